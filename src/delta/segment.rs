@@ -1,0 +1,104 @@
+//! Arrays indexed by slot that grow by segments of 1,024 and remember which entries were touched.
+//!
+//! In: slots. Out: entries, and at the tick the touched ones in slot order. Invariants: an entry whose
+//! dirty bit is clear equals `T::default()`; growth never copies entries (no table doubling on a decoder).
+
+/// Entries in a segment.
+const SEGMENT_LEN: usize = 1024;
+/// Ticks without a touch after which a segment's memory is given back.
+const IDLE_TICKS_MAX: u32 = 64;
+
+/// A growing array of `T` by slot.
+pub(super) struct Segmented<T> {
+    /// Empty until the first touch of the segment.
+    entries: Vec<Box<[T]>>,
+    /// A bit per entry, beside the entries so that finding what was touched does not walk them.
+    dirty: Vec<Dirty>,
+}
+
+#[derive(Clone, Default)]
+struct Dirty {
+    words: [u64; SEGMENT_LEN / 64],
+    idle_ticks: u32,
+}
+
+impl<T: Default> Segmented<T> {
+    pub(super) fn new() -> Self {
+        Segmented { entries: Vec::new(), dirty: Vec::new() }
+    }
+
+    /// The entry of a slot if its segment exists: for prefetching.
+    #[inline(always)]
+    pub(super) fn peek(&self, slot: u32) -> Option<&T> {
+        self.entries.get(slot as usize / SEGMENT_LEN)?.get(slot as usize % SEGMENT_LEN)
+    }
+
+    /// The entry of a slot; it is marked touched when `is_first` says that it was clean.
+    #[inline(always)]
+    pub(super) fn touch(&mut self, slot: u32, is_first: impl Fn(&T) -> bool) -> &mut T {
+        let (index, offset) = (slot as usize / SEGMENT_LEN, slot as usize % SEGMENT_LEN);
+        if self.entries.get(index).is_none_or(|segment| segment.is_empty()) {
+            self.open(index);
+        }
+        let entry = &mut self.entries[index][offset];
+        if is_first(entry) {
+            self.dirty[index].words[offset / 64] |= 1 << (offset % 64);
+        }
+        entry
+    }
+
+    #[cold]
+    fn open(&mut self, index: usize) {
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, Box::default);
+            self.dirty.resize_with(index + 1, Dirty::default);
+        }
+        self.entries[index] = (0..SEGMENT_LEN).map(|_| T::default()).collect();
+    }
+
+    /// Segments there is room for: how far the array reaches.
+    pub(super) fn segment_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Appends every touched slot, in order.
+    pub(super) fn touched(&self, slots: &mut Vec<u32>) {
+        for (index, dirty) in self.dirty.iter().enumerate() {
+            for (word, bits) in dirty.words.iter().enumerate() {
+                let mut bits = *bits;
+                while bits != 0 {
+                    slots.push((index * SEGMENT_LEN + word * 64) as u32 + bits.trailing_zeros());
+                    bits &= bits - 1;
+                }
+            }
+        }
+    }
+
+    /// Takes a touched entry out and leaves it clean; [`finish`](Self::finish) clears the dirty bits.
+    #[inline(always)]
+    pub(super) fn take(&mut self, slot: u32) -> T {
+        std::mem::take(&mut self.entries[slot as usize / SEGMENT_LEN][slot as usize % SEGMENT_LEN])
+    }
+
+    /// Ends a tick after every touched entry was taken: clears the marks, frees what has long been idle.
+    pub(super) fn finish(&mut self) {
+        for (segment, dirty) in self.entries.iter_mut().zip(&mut self.dirty) {
+            let was_touched = dirty.words.iter().any(|word| *word != 0);
+            dirty.words = [0; SEGMENT_LEN / 64];
+            dirty.idle_ticks = if was_touched { 0 } else { dirty.idle_ticks + 1 };
+            if dirty.idle_ticks > IDLE_TICKS_MAX {
+                *segment = Box::default();
+                dirty.idle_ticks = 0;
+            }
+        }
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.dirty.iter().all(|dirty| dirty.words.iter().all(|word| *word == 0))
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.entries.iter().map(|segment| segment.len() * size_of::<T>()).sum::<usize>()
+            + self.dirty.capacity() * size_of::<Dirty>()
+    }
+}

@@ -1,0 +1,363 @@
+//! The table of live series: who has which slot.
+//!
+//! In: a metric and canonical labels, on a decoder's miss. Out: a [`Slot`], dense per kind. Owns: the only
+//! copy of live series' labels in memory. One lock, taken on a miss and by the store for new slots; the
+//! hot path never comes here. Invariants: equal (metric, labels) give the same slot; past a limit
+//! counters, distributions and sets get the metric's overflow series, so that Σ stays exact (S3).
+
+use crate::event::{Kind, Labels, LabelsBuilder, Metric, SeriesId, Slot, series_hash};
+use hashbrown::HashTable;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The limits of S3 on live series.
+#[derive(Clone, Copy, Debug)]
+pub struct TableLimits {
+    /// Live series in all, overflow series not counted.
+    pub series: u32,
+    /// Live series of one metric.
+    pub series_per_metric: u32,
+}
+
+/// What a metric and labels became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interned {
+    /// A series of its own.
+    Slot(Slot),
+    /// The metric's overflow series; the verdict must not be cached (S3).
+    Overflow(Slot),
+    /// Past the limit a gauge is dropped.
+    Refused,
+}
+
+/// One live series.
+pub struct SeriesEntry {
+    /// Its durable identity (S1).
+    pub hash: u128,
+    /// Its family.
+    pub metric: Arc<Metric>,
+    /// Its labels, constant labels included.
+    pub labels: Labels,
+    /// Its place.
+    pub slot: Slot,
+    /// Its durable number, once the store has given it one.
+    pub id: Option<SeriesId>,
+    /// Handles and declared series keep it in memory however long it is idle.
+    pub pins: u32,
+    /// Chosen to leave memory; asking for it again cancels that.
+    is_retiring: bool,
+    is_overflow: bool,
+}
+
+/// Tables of the index; a power of two. The upper bits of a hash choose one.
+const INDEX_TABLES: usize = 1024;
+
+/// The table of the index that a hash belongs to.
+fn table_of(hash: u128) -> usize {
+    (hash >> (128 - INDEX_TABLES.ilog2())) as usize
+}
+
+#[derive(Default)]
+struct Inner {
+    /// (kind, slot) by durable hash, in [`INDEX_TABLES`] small tables: one that doubles holds a decoder up
+    /// for some microseconds, where a single table of a million entries took 150 ms.
+    index: Box<[HashTable<(Kind, u32)>]>,
+    by_slot: [Vec<Option<Box<SeriesEntry>>>; Kind::ALL.len()],
+    free: [Vec<u32>; Kind::ALL.len()],
+    per_metric: Vec<u32>,
+    live: u32,
+    /// Metrics that met a limit, with how many samples asked in vain.
+    overflowed: Vec<(Arc<Metric>, u64)>,
+    constant_labels: Labels,
+}
+
+/// The table; cheap to share, one lock inside.
+pub struct SeriesTable {
+    inner: Mutex<Inner>,
+    limits: TableLimits,
+}
+
+impl SeriesTable {
+    /// An empty table. `constant_labels` are the only labels of an overflow series beside `overflow`.
+    pub fn new(limits: TableLimits, constant_labels: Labels) -> SeriesTable {
+        let index = std::iter::repeat_with(HashTable::new).take(INDEX_TABLES).collect();
+        SeriesTable { inner: Mutex::new(Inner { index, constant_labels, ..Inner::default() }), limits }
+    }
+
+    /// The lock. A panic while it was held cannot have left an entry half written, so poison is entered.
+    pub fn lock(&self) -> SeriesTableGuard<'_> {
+        SeriesTableGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), limits: self.limits }
+    }
+
+    /// The slot of a series, given one if it is new.
+    pub fn intern(&self, metric: &Arc<Metric>, labels: &Labels) -> Interned {
+        self.lock().intern(metric, labels)
+    }
+
+    /// As [`intern`](Self::intern), and keeps the series in memory until it is unpinned as often.
+    pub fn intern_pinned(&self, metric: &Arc<Metric>, labels: &Labels) -> Interned {
+        let mut guard = self.lock();
+        let interned = guard.intern(metric, labels);
+        if let Interned::Slot(slot) | Interned::Overflow(slot) = interned
+            && let Some(entry) = guard.get_mut(metric.kind, slot)
+        {
+            entry.pins += 1;
+        }
+        interned
+    }
+
+    /// The slot of one of the pipeline's own series, for good and past every limit: their number is bounded by the
+    /// code that names them, and the laws have to be told when a limit is reached more than ever.
+    pub fn intern_own(&self, metric: &Arc<Metric>, labels: &Labels) -> Slot {
+        let mut guard = self.lock();
+        let hash = series_hash(metric.kind, &metric.name, labels);
+        let slot = match guard.find(hash) {
+            Some(slot) => slot,
+            None => guard.insert(metric, labels.clone(), hash, false),
+        };
+        guard.get_mut(metric.kind, slot).expect("it was found or inserted").pins += 1;
+        slot
+    }
+
+    /// Undoes one [`intern_pinned`](Self::intern_pinned).
+    pub fn unpin(&self, kind: Kind, slot: Slot) {
+        if let Some(entry) = self.lock().get_mut(kind, slot) {
+            entry.pins = entry.pins.saturating_sub(1);
+        }
+    }
+}
+
+/// The table while it is locked.
+pub struct SeriesTableGuard<'a> {
+    inner: MutexGuard<'a, Inner>,
+    limits: TableLimits,
+}
+
+impl SeriesTableGuard<'_> {
+    /// See [`SeriesTable::intern`].
+    pub fn intern(&mut self, metric: &Arc<Metric>, labels: &Labels) -> Interned {
+        let hash = series_hash(metric.kind, &metric.name, labels);
+        if let Some(slot) = self.find(hash) {
+            return Interned::Slot(slot);
+        }
+        let of_metric = self.inner.per_metric.get(metric.id.0 as usize).copied().unwrap_or(0);
+        if self.inner.live >= self.limits.series || of_metric >= self.limits.series_per_metric {
+            return self.overflow(metric);
+        }
+        Interned::Slot(self.insert(metric, labels.clone(), hash, false))
+    }
+
+    fn find(&mut self, hash: u128) -> Option<Slot> {
+        let inner = &mut *self.inner;
+        let (kind, slot) = *inner.index[table_of(hash)].find(hash as u64, |(kind, slot)| {
+            inner.by_slot[*kind as usize][*slot as usize].as_ref().is_some_and(|entry| entry.hash == hash)
+        })?;
+        let entry = inner.by_slot[kind as usize][slot as usize].as_mut().expect("indexed entries exist");
+        entry.is_retiring = false;
+        Some(Slot(slot))
+    }
+
+    fn insert(&mut self, metric: &Arc<Metric>, labels: Labels, hash: u128, is_overflow: bool) -> Slot {
+        let inner = &mut *self.inner;
+        let kind = metric.kind;
+        let slot = inner.free[kind as usize].pop().unwrap_or(inner.by_slot[kind as usize].len() as u32);
+        let entry = SeriesEntry {
+            hash,
+            metric: Arc::clone(metric),
+            labels,
+            slot: Slot(slot),
+            id: None,
+            pins: 0,
+            is_retiring: false,
+            is_overflow,
+        };
+        let entries = &mut inner.by_slot[kind as usize];
+        if entries.len() == slot as usize {
+            entries.push(None);
+        }
+        entries[slot as usize] = Some(Box::new(entry));
+        let by_slot = &inner.by_slot;
+        inner.index[table_of(hash)].insert_unique(hash as u64, (kind, slot), |(kind, slot)| {
+            by_slot[*kind as usize][*slot as usize].as_ref().map_or(0, |entry| entry.hash as u64)
+        });
+        if !is_overflow {
+            let at = metric.id.0 as usize;
+            if inner.per_metric.len() <= at {
+                inner.per_metric.resize(at + 1, 0);
+            }
+            inner.per_metric[at] += 1;
+            inner.live += 1;
+        }
+        Slot(slot)
+    }
+
+    #[cold]
+    fn overflow(&mut self, metric: &Arc<Metric>) -> Interned {
+        match self.inner.overflowed.iter_mut().find(|(m, _)| m.id == metric.id) {
+            Some((_, count)) => *count += 1,
+            None => self.inner.overflowed.push((Arc::clone(metric), 1)),
+        }
+        if metric.kind == Kind::Gauge {
+            return Interned::Refused;
+        }
+        let mut builder = LabelsBuilder::new();
+        for (key, value) in self.inner.constant_labels.iter() {
+            builder.push(key, value);
+        }
+        builder.push("overflow", "true");
+        let labels = builder.build_reserved().expect("constant labels were checked by the plan");
+        let hash = series_hash(metric.kind, &metric.name, &labels);
+        let slot = self.find(hash).unwrap_or_else(|| self.insert(metric, labels, hash, true));
+        Interned::Overflow(slot)
+    }
+
+    /// A live series.
+    pub fn get(&self, kind: Kind, slot: Slot) -> Option<&SeriesEntry> {
+        self.inner.by_slot[kind as usize].get(slot.0 as usize)?.as_deref()
+    }
+
+    /// True while a series is chosen to leave memory and nobody asked for it since.
+    pub fn is_retiring(&self, kind: Kind, slot: Slot) -> bool {
+        self.get(kind, slot).is_none_or(|entry| entry.is_retiring)
+    }
+
+    /// A live series, to note its durable id or its pins.
+    pub fn get_mut(&mut self, kind: Kind, slot: Slot) -> Option<&mut SeriesEntry> {
+        self.inner.by_slot[kind as usize].get_mut(slot.0 as usize)?.as_deref_mut()
+    }
+
+    /// The slot of a series that is in memory, without making one.
+    pub fn lookup(&self, metric: &Metric, labels: &Labels) -> Option<Slot> {
+        let hash = series_hash(metric.kind, &metric.name, labels);
+        let inner = &*self.inner;
+        let found = inner.index[table_of(hash)].find(hash as u64, |(kind, slot)| {
+            inner.by_slot[*kind as usize][*slot as usize].as_ref().is_some_and(|entry| entry.hash == hash)
+        })?;
+        Some(Slot(found.1))
+    }
+
+    /// Live series, overflow series not counted.
+    pub fn live(&self) -> u32 {
+        self.inner.live
+    }
+
+    /// Metrics that met a limit, and how many resolutions each was refused.
+    pub fn overflowed(&self) -> &[(Arc<Metric>, u64)] {
+        &self.inner.overflowed
+    }
+
+    /// The label of a metric with the most distinct values: the culprit of an overflow. Looks at the first
+    /// 100,000 series of the metric, so that asking is cheap whatever the limit.
+    pub fn widest_label(&self, metric: &Metric) -> Option<String> {
+        let mut values: HashMap<&str, HashSet<&str>> = HashMap::new();
+        let entries = self.inner.by_slot[metric.kind as usize].iter().flatten();
+        for entry in entries.filter(|entry| entry.metric.id == metric.id).take(100_000) {
+            for (key, value) in entry.labels.iter() {
+                values.entry(key).or_default().insert(value);
+            }
+        }
+        values
+            .into_iter()
+            .max_by_key(|(key, seen)| (seen.len(), std::cmp::Reverse(*key)))
+            .map(|(key, _)| key.to_owned())
+    }
+
+    /// First half of leaving memory (S2): marks idle series. Asking for one again before
+    /// [`retire`](Self::retire) cancels it. Returns what was marked.
+    pub fn mark_retiring(&mut self, idle: impl IntoIterator<Item = (Kind, Slot)>) -> Vec<(Kind, Slot)> {
+        let mut marked = Vec::new();
+        for (kind, slot) in idle {
+            if let Some(entry) = self.get_mut(kind, slot)
+                && entry.pins == 0
+                && !entry.is_overflow
+            {
+                entry.is_retiring = true;
+                marked.push((kind, slot));
+            }
+        }
+        marked
+    }
+
+    /// Second half, once no decoder's cache and no combiner can name the slots any more: frees those that
+    /// nobody asked for since. Returns what was freed, with its durable id.
+    pub fn retire(&mut self, marked: &[(Kind, Slot)]) -> Vec<(Kind, Slot, Option<SeriesId>)> {
+        let mut freed = Vec::new();
+        for (kind, slot) in marked {
+            let inner = &mut *self.inner;
+            let place = &mut inner.by_slot[*kind as usize][slot.0 as usize];
+            if !place.as_ref().is_some_and(|entry| entry.is_retiring && entry.pins == 0) {
+                continue;
+            }
+            let entry = place.take().expect("checked above");
+            if let Ok(found) =
+                inner.index[table_of(entry.hash)].find_entry(entry.hash as u64, |key| *key == (*kind, slot.0))
+            {
+                found.remove();
+            }
+            inner.free[*kind as usize].push(slot.0);
+            inner.per_metric[entry.metric.id.0 as usize] -= 1;
+            inner.live -= 1;
+            freed.push((*kind, *slot, entry.id));
+        }
+        freed
+    }
+
+    /// Heap bytes, about.
+    pub fn heap_bytes(&self) -> usize {
+        let slots: usize = self.inner.by_slot.iter().map(Vec::capacity).sum();
+        let places: usize = self.inner.index.iter().map(HashTable::capacity).sum();
+        slots * 8 + self.inner.live as usize * (size_of::<SeriesEntry>() + 80) + places * 9
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::metric;
+    use super::*;
+
+    fn labels(value: &str) -> Labels {
+        let mut builder = LabelsBuilder::new();
+        builder.push("k", value);
+        builder.build().expect("valid")
+    }
+
+    #[test]
+    fn s1_equal_series_share_a_slot_and_slots_are_dense() {
+        let table = SeriesTable::new(TableLimits { series: 10, series_per_metric: 10 }, Labels::empty());
+        let counter = metric(0, "a_total", Kind::Counter);
+        let first = table.intern(&counter, &labels("1"));
+        assert_eq!(first, Interned::Slot(Slot(0)));
+        assert_eq!(table.intern(&counter, &labels("2")), Interned::Slot(Slot(1)));
+        assert_eq!(table.intern(&counter, &labels("1")), first);
+        assert_eq!(table.lock().live(), 2);
+    }
+
+    #[test]
+    fn s3_past_a_limit_sums_go_to_overflow_and_gauges_are_refused() {
+        let table = SeriesTable::new(TableLimits { series: 3, series_per_metric: 2 }, Labels::empty());
+        let counter = metric(0, "a_total", Kind::Counter);
+        let gauge = metric(1, "g", Kind::Gauge);
+        for value in ["1", "2"] {
+            assert!(matches!(table.intern(&counter, &labels(value)), Interned::Slot(_)));
+        }
+        let Interned::Overflow(slot) = table.intern(&counter, &labels("3")) else { panic!("over the metric's limit") };
+        assert_eq!(table.intern(&counter, &labels("4")), Interned::Overflow(slot));
+        assert_eq!(table.lock().get(Kind::Counter, slot).expect("live").labels.get("overflow"), Some("true"));
+        assert!(matches!(table.intern(&gauge, &labels("1")), Interned::Slot(_)));
+        assert_eq!(table.intern(&gauge, &labels("2")), Interned::Refused);
+        assert_eq!(table.lock().overflowed().iter().map(|(_, n)| *n).sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn s2_a_retired_slot_is_reused_unless_somebody_asked_for_it() {
+        let table = SeriesTable::new(TableLimits { series: 10, series_per_metric: 10 }, Labels::empty());
+        let counter = metric(0, "a_total", Kind::Counter);
+        let Interned::Slot(idle) = table.intern(&counter, &labels("idle")) else { panic!("a slot") };
+        let Interned::Slot(back) = table.intern(&counter, &labels("back")) else { panic!("a slot") };
+        let marked = table.lock().mark_retiring([(Kind::Counter, idle), (Kind::Counter, back)]);
+        table.intern(&counter, &labels("back"));
+        let freed = table.lock().retire(&marked);
+        assert_eq!(freed, vec![(Kind::Counter, idle, None)]);
+        assert_eq!(table.intern(&counter, &labels("new")), Interned::Slot(idle));
+    }
+}
