@@ -1,0 +1,458 @@
+//! Rules: which metric and which series a sample belongs to. Asked on a decoder's miss only, never per sample.
+//!
+//! In: a name, a wire type and tags as bytes; or a declaration of our own. Out: [`Resolved`] (metric, canonical
+//! labels, power of ten from wire value to scale units) or a [`RejectReason`]. Owns: the metrics of the process
+//! behind one lock. Invariants: one name has one type for the life of the process and across restarts
+//! ([`Rules::restore`]); no two metrics share a name in any exposition; a declared metric has exactly its labels.
+
+mod bucket;
+mod name;
+mod own;
+mod registry;
+mod spec;
+
+pub use bucket::{BUCKETS_MAX, BucketError, PRESETS, buckets, default_bounds, preset};
+pub use name::{
+    NAME_BYTES_MAX, claims, escape_label_name, escape_metric_name, is_label_name, is_metric_name, unit_of_name,
+    unit_of_word, window_name, with_suffix,
+};
+pub use own::{HOST_METRICS, OwnMetric, PIPELINE_METRICS};
+pub use spec::{DeclaredMetric, ExtraLabels, MetricSpec, RestoreError, RulesConfig, Undeclared};
+
+use crate::event::{Expose, Group, Kind, Labels, LabelsBuilder, Metric, MetricId, RejectReason, Scale, Unit, WireType};
+use hashbrown::HashMap;
+use registry::Registry;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Fewest metrics that any pipeline may have: a small `limits.series` folds series, it refuses no names.
+pub const METRICS_MIN: usize = 10_000;
+
+/// Most metrics (names) of one pipeline. A metric costs about 1 KiB with its names and help, so this is
+/// 100 MB; real services have hundreds to thousands, and more than this is a flood of generated names.
+pub const METRICS_MAX: usize = 100_000;
+
+/// Names that the scrape renders live, besides all that begin with `hydrograph_`: a sample of such a name
+/// would put a second family of that name into the exposition.
+const LIVE_NAMES: [&str; 10] = [
+    "process_cpu_seconds",
+    "process_cpu_seconds_created",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+    "process_virtual_memory_max_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "process_start_time_seconds",
+    "process_threads",
+];
+
+/// Names that no sample and no declaration may take: the program renders them itself.
+pub fn is_reserved_name(name: &str) -> bool {
+    name.starts_with("hydrograph_") || LIVE_NAMES.contains(&name)
+}
+
+/// What the stock clients say of themselves begins so; it goes to group `internal` as `hydrograph_client_*`.
+pub const CLIENT_TELEMETRY: &str = "datadog.dogstatsd.client.";
+
+/// Where a sample goes.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The metric, declared or registered by this call.
+    pub metric: Arc<Metric>,
+    /// The series' labels, constant ones included.
+    pub labels: Labels,
+    /// wire value × 10^this = scale units of the metric; -12 to 21, 0 for sets.
+    pub input_exponent: i8,
+    /// Tags that a declared metric does not name and that were left out.
+    pub labels_dropped: u16,
+}
+
+/// The compiled rules. Shared by all decoders; cheap to ask from any thread.
+pub struct Rules {
+    undeclared: Undeclared,
+    extra_labels: ExtraLabels,
+    constant_labels: Box<[(String, String)]>,
+    metrics_max: usize,
+    /// Distinct namespaces of declared metrics, each with its `_`.
+    prefixes: Box<[String]>,
+    declared: HashMap<Arc<str>, MetricId, foldhash::fast::RandomState>,
+    registry: RwLock<Registry>,
+}
+
+impl Rules {
+    /// Compiles rules.
+    ///
+    /// # Errors
+    /// The name of the first declared metric that shares an exposition name with an earlier one.
+    pub fn new(config: RulesConfig) -> Result<Rules, String> {
+        let mut registry = Registry::default();
+        let mut declared = HashMap::default();
+        let mut prefixes: Vec<String> = Vec::new();
+        for metric in config.declared {
+            let prefix = format!("{}_", metric.namespace);
+            if !metric.namespace.is_empty() && !prefixes.contains(&prefix) {
+                prefixes.push(prefix);
+            }
+            let name = metric.name.clone();
+            let metric = registry.insert(metric.into_metric(), false).map_err(|_| name)?;
+            declared.insert(metric.name.clone(), metric.id);
+        }
+        Ok(Rules {
+            undeclared: config.undeclared,
+            extra_labels: config.extra_labels,
+            constant_labels: config.constant_labels.into(),
+            metrics_max: config.metrics_max.max(registry.len()),
+            prefixes: prefixes.into(),
+            declared,
+            registry: RwLock::new(registry),
+        })
+    }
+
+    /// The series of a line from the wire. A tag is (key, value); a bare tag's value is `true`.
+    ///
+    /// # Errors
+    /// The reason the line is refused.
+    pub fn resolve<'t>(
+        &self,
+        name: &[u8],
+        wire: WireType,
+        tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
+    ) -> Result<Resolved, RejectReason> {
+        self.resolve_as(name, wire, tags, self.extra_labels)
+    }
+
+    /// The series of a handle or another typed producer: named as on the wire, but a declared metric takes
+    /// exactly its labels.
+    ///
+    /// # Errors
+    /// The reason the handle is refused.
+    pub fn resolve_handle(
+        &self,
+        name: &str,
+        wire: WireType,
+        labels: &[(&str, &str)],
+    ) -> Result<Resolved, RejectReason> {
+        let labels = labels.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+        self.resolve_as(name.as_bytes(), wire, labels, ExtraLabels::Error)
+    }
+
+    /// The series of a service check: gauge `service_check_status{check, ...tags}`, values 0 to 3.
+    ///
+    /// # Errors
+    /// The reason the check is refused.
+    pub fn resolve_service_check<'t>(
+        &self,
+        check: &'t [u8],
+        tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
+    ) -> Result<Resolved, RejectReason> {
+        if check.is_empty() {
+            return Err(RejectReason::EmptyName);
+        }
+        let tags = std::iter::once((&b"check"[..], check)).chain(tags.filter(|(key, _)| *key != b"check"));
+        self.resolve(b"service_check_status", WireType::Gauge, tags)
+    }
+
+    fn resolve_as<'t>(
+        &self,
+        name: &[u8],
+        wire: WireType,
+        tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
+        extra: ExtraLabels,
+    ) -> Result<Resolved, RejectReason> {
+        let known = self.read().known(wire, name).cloned();
+        let metric = match known {
+            Some(metric) => metric,
+            None => {
+                let metric = self.metric_of(name, wire)?;
+                self.write().remember(wire, name, metric.id, self.metrics_max);
+                metric
+            }
+        };
+        let input_exponent = input_exponent(&metric, wire)?;
+        let (labels, labels_dropped) = self.labels(&metric, tags, extra)?;
+        Ok(Resolved { metric, labels, input_exponent, labels_dropped })
+    }
+
+    fn metric_of(&self, wire_name: &[u8], wire: WireType) -> Result<Arc<Metric>, RejectReason> {
+        if wire_name.is_empty() {
+            return Err(RejectReason::EmptyName);
+        }
+        if wire_name.len() > NAME_BYTES_MAX {
+            return Err(RejectReason::NameTooLong);
+        }
+        let wire_name = std::str::from_utf8(wire_name).map_err(|_| RejectReason::InvalidUtf8)?;
+        let telemetry = wire_name.strip_prefix(CLIENT_TELEMETRY);
+        let escaped = match telemetry {
+            Some(rest) => format!("hydrograph_client_{}", escape_metric_name(rest)).into(),
+            None => escape_metric_name(wire_name),
+        };
+        if telemetry.is_none() {
+            if is_reserved_name(&escaped) {
+                return Err(RejectReason::TypeConflict);
+            }
+            if let Some(found) = self.find_declared(&escaped, Some(wire)) {
+                return if found.kind == wire.kind() { Ok(found) } else { Err(RejectReason::TypeConflict) };
+            }
+        }
+        let suffixes = self.undeclared.suffixes || telemetry.is_some();
+        let exposed = if suffixes { with_suffix(&escaped, wire) } else { escaped };
+        if exposed.len() > NAME_BYTES_MAX {
+            return Err(RejectReason::NameTooLong);
+        }
+        {
+            let registry = self.read();
+            if let Some((metric, false)) = registry.get(&exposed) {
+                return if metric.kind == wire.kind() { Ok(metric.clone()) } else { Err(RejectReason::TypeConflict) };
+            }
+        }
+        let kind = wire.kind();
+        let unit = if wire == WireType::Timing { Unit::Seconds } else { unit_of_name(&exposed) };
+        let word = match wire {
+            WireType::Count => "counter",
+            WireType::Timing => "timing",
+            WireType::Histogram => "histogram",
+            _ => kind.as_str(),
+        };
+        let group = if telemetry.is_some() { Group::InternalOnly } else { Group::Main };
+        let help = format!("{word} received as {wire_name}");
+        let scale = default_scale(kind, unit);
+        self.register(self.undeclared_metric(&exposed, kind, unit, scale, &help, group), self.metrics_max)
+    }
+
+    /// A declared metric by its own name, by its name with the suffix of `wire`, or by either under a
+    /// namespace. Of several the one of the right kind is taken.
+    fn find_declared(&self, escaped: &str, wire: Option<WireType>) -> Option<Arc<Metric>> {
+        if self.declared.is_empty() {
+            return None;
+        }
+        let suffixed = wire.map(|wire| with_suffix(escaped, wire)).filter(|name| &**name != escaped);
+        let bases = std::iter::once(escaped).chain(suffixed.as_deref());
+        let mut other_kind = None;
+        for base in bases {
+            let under = self.prefixes.iter().map(|prefix| format!("{prefix}{base}").into());
+            for candidate in std::iter::once(std::borrow::Cow::Borrowed(base)).chain(under) {
+                if !self.declared.contains_key(&*candidate) {
+                    continue;
+                }
+                let registry = self.read();
+                let (metric, _) = registry.get(&candidate).expect("declared metrics are registered first");
+                if wire.is_none_or(|wire| wire.kind() == metric.kind) {
+                    return Some(metric.clone());
+                }
+                other_kind.get_or_insert_with(|| metric.clone());
+            }
+        }
+        other_kind
+    }
+
+    fn labels<'t>(
+        &self,
+        metric: &Metric,
+        tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
+        extra: ExtraLabels,
+    ) -> Result<(Labels, u16), RejectReason> {
+        let mut builder = LabelsBuilder::new();
+        let mut dropped = 0u16;
+        for (key, value) in tags {
+            let key = std::str::from_utf8(key).map_err(|_| RejectReason::InvalidUtf8)?;
+            let value = std::str::from_utf8(value).map_err(|_| RejectReason::InvalidUtf8)?;
+            if key.is_empty() {
+                // A trailing comma is an empty bare tag; a value without a key is not a tag at all.
+                match value {
+                    "" | "true" => continue,
+                    _ => return Err(RejectReason::Malformed),
+                }
+            }
+            let key = escape_label_name(key);
+            if crate::event::is_reserved(&key) {
+                return Err(RejectReason::ReservedLabel);
+            }
+            if metric.label_names.as_ref().is_some_and(|names| !names.iter().any(|name| **name == *key)) {
+                match extra {
+                    ExtraLabels::Error => return Err(RejectReason::LabelMismatch),
+                    ExtraLabels::Drop => {
+                        dropped = dropped.saturating_add(1);
+                        continue;
+                    }
+                    ExtraLabels::Keep => {}
+                }
+            }
+            builder.push(key, value);
+        }
+        for (key, value) in &self.constant_labels {
+            if !builder.has(key) {
+                builder.push(key.as_str(), value.as_str());
+            }
+        }
+        if let Some(names) = &metric.label_names
+            && names.iter().any(|name| !builder.has(name))
+        {
+            return Err(RejectReason::LabelMismatch);
+        }
+        Ok((builder.build()?, dropped))
+    }
+
+    /// The labels of a series of our own: the pairs and the constant labels, in canonical form.
+    ///
+    /// # Errors
+    /// `LabelMismatch` where the metric names other labels, else as [`LabelsBuilder::build`].
+    pub fn labels_of(&self, metric: &Metric, pairs: &[(&str, &str)]) -> Result<Labels, RejectReason> {
+        let pairs = pairs.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+        self.labels(metric, pairs, ExtraLabels::Error).map(|(labels, _)| labels)
+    }
+
+    /// The constant labels, which the overflow series of a metric has too.
+    pub fn constant_labels(&self) -> &[(String, String)] {
+        &self.constant_labels
+    }
+
+    /// A metric by exactly its exposed name: own metrics and collectors. A declaration of the pipeline file
+    /// wins (also under a namespace), if it has the same kind.
+    ///
+    /// # Errors
+    /// `NameTooLong`, `Malformed` (not a Prometheus name), `TypeConflict`, `TooManyMetrics`.
+    pub fn metric(&self, spec: &MetricSpec<'_>) -> Result<Arc<Metric>, RejectReason> {
+        if spec.name.len() > NAME_BYTES_MAX {
+            return Err(RejectReason::NameTooLong);
+        }
+        if !is_metric_name(spec.name) {
+            return Err(RejectReason::Malformed);
+        }
+        if let Some(found) = self.find_declared(spec.name, None) {
+            return if found.kind == spec.kind { Ok(found) } else { Err(RejectReason::TypeConflict) };
+        }
+        let unit = spec.unit.unwrap_or_else(|| unit_of_name(spec.name));
+        let scale = spec.scale.unwrap_or_else(|| default_scale(spec.kind, unit));
+        let mut metric = self.undeclared_metric(spec.name, spec.kind, unit, scale, spec.help, spec.group.clone());
+        metric.idle = None;
+        metric.label_names = spec.label_names.map(|names| names.iter().map(|name| Box::from(*name)).collect());
+        if let (Kind::Distribution, Some(expose)) = (spec.kind, spec.expose) {
+            metric.expose = expose;
+            metric.buckets = default_buckets(expose, unit, scale);
+        }
+        // The program's own are few, and a small limit must not take them out.
+        self.register(metric, usize::MAX)
+    }
+
+    /// A metric that the store knows from an earlier run. Its help is a guess until it is seen again.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: the series stays in the file, and is not shown.
+    pub fn restore(&self, name: &str, kind: Kind, scale: Scale) -> Result<Arc<Metric>, RestoreError> {
+        let known = self.read().get(name).map(|(metric, _)| metric.clone());
+        if let Some(known) = known {
+            if known.kind != kind {
+                return Err(RestoreError::Clash { name: name.to_owned(), kind });
+            }
+            if known.scale != scale {
+                let (stored, now) = (scale.exponent(), known.scale.exponent());
+                return Err(RestoreError::Scale { name: name.to_owned(), stored, now });
+            }
+            return Ok(known);
+        }
+        if !is_metric_name(name) || name.len() > NAME_BYTES_MAX {
+            return Err(RestoreError::Name { name: name.to_owned() });
+        }
+        let group = if name.starts_with("hydrograph_client_") { Group::InternalOnly } else { Group::Main };
+        let help = format!("{} kept from an earlier run", kind.as_str());
+        let metric = self.undeclared_metric(name, kind, unit_of_name(name), scale, &help, group);
+        let mut registry = self.write();
+        registry.insert(metric, true).map_err(|_| RestoreError::Clash { name: name.to_owned(), kind })
+    }
+
+    /// All metrics, in order of their numbers: `MetricId(n)` stands at place n.
+    pub fn metrics(&self) -> Vec<Arc<Metric>> {
+        self.read().all()
+    }
+
+    /// The declared metrics, in the order of the pipeline file.
+    pub fn declared(&self) -> Vec<Arc<Metric>> {
+        let mut all = self.metrics();
+        all.retain(|metric| metric.declared);
+        all
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Registry> {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The metric of that name, added if it is new; a guess from the store gets its real words.
+    fn register(&self, metric: Metric, most: usize) -> Result<Arc<Metric>, RejectReason> {
+        let mut registry = self.write();
+        match registry.get(&metric.name) {
+            Some((known, _)) if known.kind != metric.kind => Err(RejectReason::TypeConflict),
+            Some((known, false)) => Ok(known.clone()),
+            Some((known, true)) => {
+                let known = known.clone();
+                // A sample of a guessed metric keeps the stored scale: sums already count in it (R2).
+                let buckets = default_buckets(metric.expose, metric.unit, known.scale);
+                let metric = Metric { scale: known.scale, buckets, ..metric };
+                Ok(registry.settle(metric).unwrap_or(known))
+            }
+            None if registry.len() >= most => Err(RejectReason::TooManyMetrics),
+            None => registry.insert(metric, false),
+        }
+    }
+
+    fn undeclared_metric(&self, name: &str, kind: Kind, unit: Unit, scale: Scale, help: &str, group: Group) -> Metric {
+        let distribution = kind == Kind::Distribution;
+        let none = Expose { summary: false, histogram: false };
+        let expose = if distribution { self.undeclared.expose } else { none };
+        Metric {
+            id: MetricId(0),
+            name: name.into(),
+            kind,
+            unit,
+            scale,
+            help: help.into(),
+            declared: false,
+            label_names: None,
+            expose,
+            quantiles: self.undeclared.quantiles.clone(),
+            digits: self.undeclared.digits,
+            window_slices: self.undeclared.window_slices,
+            buckets: default_buckets(expose, unit, scale),
+            group,
+            idle: self.undeclared.idle,
+        }
+    }
+}
+
+/// The scale that sums of a metric are counted in unless the file says another (V1).
+pub fn default_scale(kind: Kind, unit: Unit) -> Scale {
+    match kind {
+        Kind::Counter => Scale::NANO,
+        Kind::Gauge | Kind::Distribution => unit.default_scale(),
+        Kind::Set => Scale::ONE,
+    }
+}
+
+/// wire value × 10^result = scale units. A timing is in milliseconds on the wire; a metric that says no unit
+/// of time keeps timings in seconds, Prometheus's base unit.
+fn input_exponent(metric: &Metric, wire: WireType) -> Result<i8, RejectReason> {
+    let scale = metric.scale.exponent() as i8;
+    match (wire, metric.unit) {
+        (WireType::Set, _) => Ok(0),
+        (WireType::Timing, Unit::Other("milliseconds")) => Ok(scale),
+        (WireType::Timing, Unit::Other("microseconds")) => Ok(scale + 3),
+        (WireType::Timing, Unit::Other("nanoseconds")) => Ok(scale + 6),
+        (WireType::Timing, Unit::Bytes) => Err(RejectReason::TypeConflict),
+        (WireType::Timing, _) => Ok(scale - 3),
+        _ => Ok(scale),
+    }
+}
+
+fn default_buckets(expose: Expose, unit: Unit, scale: Scale) -> Option<Arc<crate::event::Buckets>> {
+    let preset = expose.histogram.then(|| default_bounds(unit))?;
+    // A coarse scale may merge the finest bounds; the coarser ones are still good.
+    let bounds: Vec<f64> =
+        preset.iter().copied().filter(|bound| (bound * scale.per_one()).round() == bound * scale.per_one()).collect();
+    buckets(if bounds.is_empty() { &[1.0] } else { &bounds }, scale).ok().map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests;
