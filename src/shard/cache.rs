@@ -1,0 +1,403 @@
+//! A decoder's cache: raw key bytes (name, type, tags) → slot and how to record there. No lock.
+//!
+//! In: the hash of a key. Out: a candidate, then its verification, in two steps so that the caller can
+//! prefetch in between. Owns: copies of the keys. Invariants: growth never rehashes the whole table
+//! (doubling one of a million entries takes 48 ms; splitting a segment of 4,096 takes 20 µs); a hit is
+//! always verified byte by byte; an overflow verdict is never put in (S3).
+//!
+//! The table is extendible hashing: the upper 32 bits of the hash are the *tag*; its top `depth` bits
+//! choose a segment through the directory, its low 12 bits the home place in it. Everything a split
+//! needs is in the tag, so keys are not touched.
+
+use crate::delta::prefetch;
+use crate::event::{Kind, Slot, WireType};
+use crate::sketch::Digits;
+
+const SEGMENT_BITS: u32 = 12;
+const SEGMENT_LEN: usize = 1 << SEGMENT_BITS;
+/// A segment is split at ¾ full.
+const SEGMENT_FULL: usize = SEGMENT_LEN / 4 * 3;
+/// The directory takes tag bits that the place in a segment does not: 2^20 segments.
+const DEPTH_MAX: u32 = 32 - SEGMENT_BITS;
+/// Longer keys (a name has at most 200 bytes) are resolved anew each time.
+pub(super) const KEY_BYTES_MAX: usize = 4096;
+const ARENA_CHUNK: usize = 1 << 18;
+
+/// How the samples of a key are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Meta(u32);
+
+impl Meta {
+    pub(super) fn new(kind: Kind, digits: Digits, is_bucketed: bool, exponent: i8, labels_dropped: u16) -> Meta {
+        let dropped = u32::from(labels_dropped.min(255));
+        Meta(
+            kind as u32
+                | u32::from(is_bucketed) << 2
+                | u32::from(kind == Kind::Distribution && digits != Digits::Two) << 3
+                | (digits as u32) << 4
+                | u32::from(exponent as u8) << 8
+                | dropped << 16,
+        )
+    }
+
+    #[inline(always)]
+    pub(super) fn kind(self) -> Kind {
+        match self.0 & 3 {
+            0 => Kind::Counter,
+            1 => Kind::Gauge,
+            2 => Kind::Distribution,
+            _ => Kind::Set,
+        }
+    }
+
+    /// True when a distribution fits the compact record: two digits, no declared buckets.
+    #[inline(always)]
+    pub(super) fn is_compact(self) -> bool {
+        self.0 & 0b1100 == 0
+    }
+
+    pub(super) fn is_bucketed(self) -> bool {
+        self.0 & 0b100 != 0
+    }
+
+    pub(super) fn digits(self) -> Digits {
+        Digits::from_u8((self.0 >> 4 & 3) as u8).unwrap_or(Digits::Two)
+    }
+
+    #[inline(always)]
+    pub(super) fn exponent(self) -> i8 {
+        (self.0 >> 8) as u8 as i8
+    }
+
+    #[inline(always)]
+    pub(super) fn labels_dropped(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
+/// One place of the table, 16 bytes: four in a cache line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    tag: u32,
+    /// Position of the key in units of 8 bytes; 0 = the place is free.
+    key: u32,
+    slot: u32,
+    pub(super) meta: Meta,
+}
+
+impl Entry {
+    #[inline(always)]
+    pub(super) fn slot(&self) -> Slot {
+        Slot(self.slot)
+    }
+}
+
+struct Segment {
+    depth: u32,
+    used: usize,
+    entries: Box<[Entry]>,
+}
+
+impl Segment {
+    fn new(depth: u32) -> Segment {
+        Segment { depth, used: 0, entries: vec![Entry::default(); SEGMENT_LEN].into_boxed_slice() }
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let mut at = entry.tag as usize % SEGMENT_LEN;
+        while self.entries[at].key != 0 {
+            at = (at + 1) % SEGMENT_LEN;
+        }
+        self.entries[at] = entry;
+        self.used += 1;
+    }
+}
+
+/// The cache.
+pub(super) struct KeyCache {
+    directory: Vec<u32>,
+    depth: u32,
+    segments: Vec<Segment>,
+    arena: Vec<Box<[u8]>>,
+    /// Next free byte of the last arena chunk.
+    free: usize,
+    len: usize,
+    /// Bytes of keys past which everything is forgotten: raw text is bounded (S3).
+    arena_bytes_max: usize,
+    seed: u64,
+}
+
+/// Where a probe stands: to go on behind a candidate whose key is another one.
+#[derive(Clone, Copy)]
+pub(super) struct Probe {
+    segment: u32,
+    at: u32,
+}
+
+impl KeyCache {
+    pub(super) fn new(seed: u64, arena_bytes_max: usize) -> KeyCache {
+        KeyCache {
+            directory: vec![0],
+            depth: 0,
+            segments: vec![Segment::new(0)],
+            arena: Vec::new(),
+            free: ARENA_CHUNK,
+            len: 0,
+            arena_bytes_max,
+            seed,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    fn start(&self, hash: u64) -> Probe {
+        let tag = (hash >> 32) as u32;
+        let index = (u64::from(tag) << self.depth >> 32) as usize;
+        Probe { segment: self.directory[index], at: tag % SEGMENT_LEN as u32 }
+    }
+
+    /// Brings the first place of a probe closer.
+    #[inline(always)]
+    pub(super) fn prefetch_place(&self, hash: u64) {
+        let probe = self.start(hash);
+        prefetch(&self.segments[probe.segment as usize].entries[probe.at as usize]);
+    }
+
+    /// The first entry with this hash's tag, not verified.
+    #[inline(always)]
+    pub(super) fn candidate(&self, hash: u64) -> Option<(Entry, Probe)> {
+        self.next_candidate(hash, self.start(hash))
+    }
+
+    #[inline(always)]
+    fn next_candidate(&self, hash: u64, mut probe: Probe) -> Option<(Entry, Probe)> {
+        let tag = (hash >> 32) as u32;
+        let entries = &self.segments[probe.segment as usize].entries;
+        loop {
+            let entry = entries[probe.at as usize % SEGMENT_LEN];
+            if entry.key == 0 {
+                return None;
+            }
+            if entry.tag == tag {
+                return Some((entry, probe));
+            }
+            probe.at = (probe.at + 1) % SEGMENT_LEN as u32;
+        }
+    }
+
+    /// Brings the candidate's key closer.
+    #[inline(always)]
+    pub(super) fn prefetch_key(&self, entry: &Entry) {
+        let at = entry.key as usize * 8;
+        let chunk = &self.arena[at / ARENA_CHUNK];
+        prefetch(&chunk[at % ARENA_CHUNK]);
+        if let Some(next) = chunk.get(at % ARENA_CHUNK + 64) {
+            prefetch(next);
+        }
+    }
+
+    /// The entry whose key is exactly this one, starting from a candidate.
+    #[inline(always)]
+    pub(super) fn verify(
+        &self,
+        hash: u64,
+        candidate: (Entry, Probe),
+        name: &[u8],
+        wire: WireType,
+        tags: &[u8],
+    ) -> Option<Entry> {
+        let (entry, probe) = candidate;
+        if self.is_key(entry.key, name, wire, tags) {
+            return Some(entry);
+        }
+        self.verify_next(hash, probe, name, wire, tags)
+    }
+
+    #[cold]
+    fn verify_next(&self, hash: u64, mut probe: Probe, name: &[u8], wire: WireType, tags: &[u8]) -> Option<Entry> {
+        loop {
+            probe.at = (probe.at + 1) % SEGMENT_LEN as u32;
+            let (entry, next) = self.next_candidate(hash, probe)?;
+            if self.is_key(entry.key, name, wire, tags) {
+                return Some(entry);
+            }
+            probe = next;
+        }
+    }
+
+    #[inline(always)]
+    fn is_key(&self, key: u32, name: &[u8], wire: WireType, tags: &[u8]) -> bool {
+        let at = key as usize * 8;
+        let stored = &self.arena[at / ARENA_CHUNK][at % ARENA_CHUNK..];
+        let Some((head, body)) = stored.split_first_chunk::<8>() else { return false };
+        *head == head_of(name, wire, tags)
+            && body.len() >= name.len() + tags.len()
+            && body[..name.len()] == *name
+            && body[name.len()..name.len() + tags.len()] == *tags
+    }
+
+    /// Puts a key in that is not there. Keys over [`KEY_BYTES_MAX`] are not kept.
+    pub(super) fn insert(&mut self, hash: u64, name: &[u8], wire: WireType, tags: &[u8], slot: Slot, meta: Meta) {
+        let length = 8 + name.len() + tags.len();
+        if name.len() + tags.len() > KEY_BYTES_MAX {
+            return;
+        }
+        if self.arena.len() * ARENA_CHUNK >= self.arena_bytes_max && self.free + length > ARENA_CHUNK {
+            self.forget_all();
+        }
+        let key = self.keep(name, wire, tags, length);
+        let tag = (hash >> 32) as u32;
+        let mut index = self.start(hash).segment as usize;
+        while self.segments[index].used >= SEGMENT_FULL && self.segments[index].depth < DEPTH_MAX {
+            self.split(index);
+            index = self.start(hash).segment as usize;
+        }
+        if self.segments[index].used >= SEGMENT_LEN - 1 {
+            return;
+        }
+        self.segments[index].insert(Entry { tag, key, slot: slot.0, meta });
+        self.len += 1;
+    }
+
+    fn keep(&mut self, name: &[u8], wire: WireType, tags: &[u8], length: usize) -> u32 {
+        if self.free + length > ARENA_CHUNK {
+            self.arena.push(vec![0; ARENA_CHUNK].into_boxed_slice());
+            // Position 0 means a free place, so the very first key starts behind it.
+            self.free = if self.arena.len() == 1 { 8 } else { 0 };
+        }
+        let chunk = self.arena.len() - 1;
+        let place = &mut self.arena[chunk][self.free..self.free + length];
+        place[..8].copy_from_slice(&head_of(name, wire, tags));
+        place[8..8 + name.len()].copy_from_slice(name);
+        place[8 + name.len()..].copy_from_slice(tags);
+        let key = (chunk * ARENA_CHUNK + self.free) / 8;
+        self.free += length.next_multiple_of(8);
+        key as u32
+    }
+
+    fn split(&mut self, index: usize) {
+        let depth = self.segments[index].depth + 1;
+        if depth > self.depth {
+            self.directory = self.directory.iter().flat_map(|segment| [*segment, *segment]).collect();
+            self.depth = depth;
+        }
+        let other = self.segments.len() as u32;
+        let old = std::mem::replace(&mut self.segments[index], Segment::new(depth));
+        self.segments.push(Segment::new(depth));
+        let bit = 32 - depth;
+        for entry in old.entries.iter().filter(|entry| entry.key != 0) {
+            let to = if entry.tag >> bit & 1 == 1 { other as usize } else { index };
+            self.segments[to].insert(*entry);
+        }
+        let shift = self.depth - depth;
+        for (place, segment) in self.directory.iter_mut().enumerate() {
+            if *segment == index as u32 && place >> shift & 1 == 1 {
+                *segment = other;
+            }
+        }
+    }
+
+    fn forget_all(&mut self) {
+        *self = KeyCache::new(self.seed, self.arena_bytes_max);
+    }
+
+    /// Forgets every key of these slots, so that the slots may be given to other series.
+    pub(super) fn forget(&mut self, mut is_gone: impl FnMut(Kind, Slot) -> bool) {
+        for segment in &mut self.segments {
+            if segment.entries.iter().any(|e| e.key != 0 && is_gone(e.meta.kind(), Slot(e.slot))) {
+                let old = std::mem::replace(segment, Segment::new(segment.depth));
+                for entry in old.entries.iter().filter(|entry| entry.key != 0) {
+                    if is_gone(entry.meta.kind(), Slot(entry.slot)) {
+                        self.len -= 1;
+                    } else {
+                        segment.insert(*entry);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.segments.len() * SEGMENT_LEN * size_of::<Entry>() + self.arena.len() * ARENA_CHUNK
+    }
+}
+
+#[inline(always)]
+fn head_of(name: &[u8], wire: WireType, tags: &[u8]) -> [u8; 8] {
+    (name.len() as u64 | (tags.len() as u64) << 16 | (wire as u64) << 32).to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::dogstatsd::key_hash;
+
+    fn find(cache: &KeyCache, name: &[u8], tags: &[u8]) -> Option<u32> {
+        let hash = key_hash(name, WireType::Count, tags, cache.seed());
+        let candidate = cache.candidate(hash)?;
+        cache.verify(hash, candidate, name, WireType::Count, tags).map(|entry| entry.slot().0)
+    }
+
+    fn meta() -> Meta {
+        Meta::new(Kind::Counter, Digits::Two, false, -3, 0)
+    }
+
+    #[test]
+    fn keys_are_found_through_every_split() {
+        let mut cache = KeyCache::new(7, usize::MAX);
+        let tags = |n: u32| format!("host:h{n}");
+        for n in 0..50_000 {
+            assert_eq!(find(&cache, b"name", tags(n).as_bytes()), None);
+            let hash = key_hash(b"name", WireType::Count, tags(n).as_bytes(), 7);
+            cache.insert(hash, b"name", WireType::Count, tags(n).as_bytes(), Slot(n), meta());
+        }
+        for n in 0..50_000 {
+            assert_eq!(find(&cache, b"name", tags(n).as_bytes()), Some(n));
+        }
+        assert_eq!(cache.len(), 50_000);
+        cache.forget(|_, slot| slot.0 % 2 == 0);
+        for n in 0..50_000 {
+            assert_eq!(find(&cache, b"name", tags(n).as_bytes()), (n % 2 == 1).then_some(n));
+        }
+        assert_eq!(cache.len(), 25_000);
+    }
+
+    #[test]
+    fn s3_equal_hashes_are_told_apart_and_text_is_bounded() {
+        let mut cache = KeyCache::new(7, 4 * ARENA_CHUNK);
+        cache.insert(42 << 32, b"a", WireType::Count, b"", Slot(1), meta());
+        cache.insert(42 << 32, b"b", WireType::Count, b"", Slot(2), meta());
+        let found = |name: &[u8]| {
+            let candidate = cache.candidate(42 << 32)?;
+            cache.verify(42 << 32, candidate, name, WireType::Count, b"").map(|entry| entry.slot().0)
+        };
+        assert_eq!((found(b"a"), found(b"b"), found(b"c")), (Some(1), Some(2), None));
+        for n in 0..200_000u64 {
+            cache.insert(
+                n.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                b"name",
+                WireType::Count,
+                b"tag:value",
+                Slot(0),
+                meta(),
+            );
+        }
+        assert!(cache.heap_bytes() < 16 << 20, "bounded: {}", cache.heap_bytes());
+    }
+
+    #[test]
+    fn meta_keeps_what_it_was_given() {
+        let meta = Meta::new(Kind::Distribution, Digits::Three, true, -12, 300);
+        assert_eq!((meta.kind(), meta.digits(), meta.is_bucketed()), (Kind::Distribution, Digits::Three, true));
+        assert_eq!((meta.exponent(), meta.labels_dropped(), meta.is_compact()), (-12, 255, false));
+        assert!(Meta::new(Kind::Distribution, Digits::Two, false, 6, 0).is_compact());
+    }
+}

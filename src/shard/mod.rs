@@ -1,0 +1,573 @@
+//! A shard: decodes, resolves, combines; one thread each. It holds only what arrived since the last tick.
+//!
+//! In: whole buffers of lines, events of in-process rings, batches of replayable sources. Out: sealed
+//! combiners, through [`SealSink`]. Owns: a decoder, and per input group a combiner and its spare (C1).
+//! Invariants: a batch is never held back; at most two combiners a group exist; what an older incarnation
+//! sent is discarded (C2).
+//!
+//! [`Shard`] is plain state: the loop that feeds it (a fused reactor, or a channel of buffers) stands in
+//! `source`, time is an argument. [`ShardHandle`] is how others reach it.
+
+mod acceptance;
+mod cache;
+mod decode;
+mod recent;
+pub mod ring;
+#[cfg(test)]
+mod tests;
+
+pub use acceptance::Acceptance;
+pub use decode::{Decoder, LineOutcome, Origin};
+pub use recent::{RecentRejects, Reject};
+
+use crate::channel::{Receiver, Refused, Sender, Waker, bounded};
+use crate::delta::epoch::{Barrier, InputGroup, SealSink, Sealed, ShardPort};
+use crate::delta::{Combiner, Edge};
+use crate::event::{
+    DropReason, Kind, Labels, Metric, RejectReason, ShardIndex, Slice, Slot, SourceIndex, Timestamp, UNITS_MAX,
+};
+use crate::sketch::{Digits, layout};
+use ring::{Ring, RingEvent, RingOp, kind_of};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Commands that may wait for a shard. The store has at most a handful under way; `send` requests and new
+/// producers fill the rest and are refused beyond.
+const INBOX_CAPACITY: usize = 1024;
+/// Entries of side maps (samples of other slices) at which a shard asks for an early tick: about 16 MB.
+const SIDE_ENTRIES_MAX: usize = 200_000;
+
+/// Who asked for traced lines gets them back through this.
+pub type LinesReply = Box<dyn FnOnce(Vec<(String, LineOutcome)>) + Send>;
+
+/// A sample of a replayable source, resolved by whoever decodes it.
+#[derive(Clone, Debug)]
+pub struct ReplaySample {
+    /// The family.
+    pub metric: Arc<Metric>,
+    /// The series.
+    pub labels: Labels,
+    /// Increment in 10⁻⁹ (counters), value in scale units (distributions), f64 bits (gauges), member hash.
+    pub value: i128,
+    /// Event time.
+    pub time: Timestamp,
+    /// Order among gauges of one time: (partition, offset, index).
+    pub position: u64,
+    /// In 1/4096.
+    pub weight: u64,
+}
+
+enum Command {
+    Seal { epoch: u64 },
+    Spare { group: InputGroup, combiner: Box<Combiner> },
+    Forget { slots: Arc<[(Kind, Slot)]> },
+    Lines { source: SourceIndex, payload: Vec<u8>, reply: LinesReply },
+    Attach { source: SourceIndex, ring: Arc<Ring> },
+    Buckets { slot: Slot, metric: Arc<Metric> },
+    Batch { source: SourceIndex, incarnation: u32, samples: Vec<ReplaySample> },
+    Barrier(Barrier),
+    Stop,
+}
+
+/// A way to reach a shard; cloned freely.
+#[derive(Clone)]
+pub struct ShardHandle {
+    inbox: Sender<Command>,
+    waker: Waker,
+}
+
+impl ShardHandle {
+    /// The eventfd that the shard's loop polls.
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Decodes lines one by one and answers what each became.
+    ///
+    /// # Errors
+    /// The payload back when the shard has too much to do, or is gone.
+    pub fn lines(&self, source: SourceIndex, payload: Vec<u8>, reply: LinesReply) -> Result<(), Vec<u8>> {
+        self.send(Command::Lines { source, payload, reply }).map_err(|refused| match refused {
+            Refused::Full(Command::Lines { payload, .. }) | Refused::Closed(Command::Lines { payload, .. }) => payload,
+            _ => unreachable!("the refused command is the one sent"),
+        })
+    }
+
+    /// Adds the ring of a new producer thread.
+    ///
+    /// # Errors
+    /// [`Gone`] when the shard stopped.
+    pub fn attach(&self, source: SourceIndex, ring: Arc<Ring>) -> Result<(), Gone> {
+        self.send_waiting(Command::Attach { source, ring })
+    }
+
+    /// Tells the shard the declared buckets of a slot before a handle records to it.
+    ///
+    /// # Errors
+    /// [`Gone`] when the shard stopped.
+    pub fn note_buckets(&self, slot: Slot, metric: Arc<Metric>) -> Result<(), Gone> {
+        self.send_waiting(Command::Buckets { slot, metric })
+    }
+
+    /// Samples of a replayable source. Waits for the shard when its inbox is full (policy `block`).
+    ///
+    /// # Errors
+    /// [`Gone`] when the shard stopped.
+    pub fn replay(&self, source: SourceIndex, incarnation: u32, samples: Vec<ReplaySample>) -> Result<(), Gone> {
+        self.send_waiting(Command::Batch { source, incarnation, samples })
+    }
+
+    /// The end of a replayable source's epoch.
+    ///
+    /// # Errors
+    /// [`Gone`] when the shard stopped.
+    pub fn barrier(&self, barrier: Barrier) -> Result<(), Gone> {
+        self.send_waiting(Command::Barrier(barrier))
+    }
+
+    /// Ends the shard's loop after what is queued before.
+    pub fn stop(&self) {
+        // A shard that is gone has stopped already.
+        let _ = self.send_waiting(Command::Stop);
+    }
+
+    fn send(&self, command: Command) -> Result<(), Refused<Command>> {
+        self.inbox.try_send(command)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    fn send_waiting(&self, command: Command) -> Result<(), Gone> {
+        match self.inbox.try_send(command) {
+            Ok(()) => {}
+            Err(Refused::Closed(_)) => return Err(Gone),
+            Err(Refused::Full(command)) => {
+                self.waker.wake();
+                self.inbox.send_blocking(command).map_err(|_| Gone)?;
+            }
+        }
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+/// The shard has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pipeline has stopped")]
+pub struct Gone;
+
+impl ShardPort for ShardHandle {
+    fn seal(&self, epoch: u64) {
+        let _ = self.send_waiting(Command::Seal { epoch });
+    }
+
+    fn give_back(&self, group: InputGroup, combiner: Box<Combiner>) {
+        let _ = self.send_waiting(Command::Spare { group, combiner });
+    }
+
+    fn forget(&self, slots: Arc<[(Kind, Slot)]>) {
+        let _ = self.send_waiting(Command::Forget { slots });
+    }
+}
+
+/// A combiner, its spare, and for replayable input the incarnation it belongs to.
+struct Lane {
+    current: Box<Combiner>,
+    spare: Option<Box<Combiner>>,
+    incarnation: u32,
+    /// A live seal that found no spare: answered as soon as one comes back.
+    waiting: Option<u64>,
+}
+
+impl Lane {
+    fn new(now: Timestamp, acceptance: &Acceptance) -> Lane {
+        let slice = acceptance.slice.slice_of(now);
+        Lane {
+            current: Box::new(Combiner::new(slice)),
+            spare: Some(Box::new(Combiner::new(slice))),
+            incarnation: 0,
+            waiting: None,
+        }
+    }
+}
+
+/// What the loop does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Go on; in-process rings had events this turn when true.
+    Continue {
+        /// True when a ring had events: poll again soon.
+        is_busy: bool,
+    },
+    /// A stop was asked for.
+    Stop,
+}
+
+/// One shard's state.
+pub struct Shard {
+    index: ShardIndex,
+    decoder: Decoder,
+    inbox: Receiver<Command>,
+    handle: ShardHandle,
+    sink: Arc<dyn SealSink>,
+    live: Lane,
+    replay: BTreeMap<SourceIndex, Lane>,
+    rings: Vec<(SourceIndex, Arc<Ring>)>,
+    has_asked: bool,
+}
+
+impl Shard {
+    /// A shard and its inbox.
+    ///
+    /// # Errors
+    /// When no descriptor for its waker is left.
+    pub fn new(
+        index: ShardIndex,
+        decoder: Decoder,
+        sink: Arc<dyn SealSink>,
+        now: Timestamp,
+    ) -> std::io::Result<(Shard, ShardHandle)> {
+        let (inbox, receiver) = bounded(INBOX_CAPACITY);
+        let handle = ShardHandle { inbox, waker: Waker::new()? };
+        let live = Lane::new(now, &decoder.acceptance());
+        let shard = Shard {
+            index,
+            decoder,
+            inbox: receiver,
+            handle: handle.clone(),
+            sink,
+            live,
+            replay: BTreeMap::new(),
+            rings: Vec::new(),
+            has_asked: false,
+        };
+        Ok((shard, handle))
+    }
+
+    /// The eventfd to poll beside the sockets.
+    pub fn waker(&self) -> &Waker {
+        self.handle.waker()
+    }
+
+    /// True when commands wait: a busy reader looks between buffers.
+    #[inline]
+    pub fn has_commands(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Decodes a buffer of lines.
+    #[inline]
+    pub fn ingest(&mut self, origin: Origin, payload: &[u8], arrival: Timestamp) {
+        self.decoder.ingest(&mut self.live.current, origin, payload, arrival);
+        self.ask_if_rolled(arrival);
+    }
+
+    /// Counts an input that never was a line.
+    pub fn refuse(&mut self, source: SourceIndex, reason: RejectReason, now: Timestamp) {
+        self.decoder.refuse_input(&mut self.live.current, source, reason, now);
+    }
+
+    /// Counts datagrams that the kernel dropped before we could read them.
+    pub fn note_kernel_drops(&mut self, source: SourceIndex, count: u64) {
+        self.live.current.tally(source).kernel_drops += count;
+    }
+
+    /// Counts connections that were closed at once.
+    pub fn note_refused_connections(&mut self, source: SourceIndex, count: u64) {
+        self.live.current.tally(source).refused_connections += count;
+    }
+
+    /// True while in-process producers exist: their rings must be polled.
+    pub fn has_rings(&self) -> bool {
+        !self.rings.is_empty()
+    }
+
+    /// Counts lines of a reader's buffer that found the shard's queue full.
+    pub fn note_queue_drops(&mut self, source: SourceIndex, lines: u64) {
+        if lines == 0 {
+            return;
+        }
+        let tally = self.live.current.tally(source);
+        tally.inputs += lines;
+        tally.events += lines;
+        // What a dropped line would have been is unknown: it is counted as one sample of no kind's series.
+        tally.samples[Kind::Counter as usize] += lines;
+        tally.drop_samples(Edge::Queue, DropReason::QueueFull, lines);
+    }
+
+    /// A slice has rolled, or the side map is large: ask for a tick, once until it comes.
+    #[inline]
+    fn ask_if_rolled(&mut self, now: Timestamp) {
+        if self.has_asked {
+            return;
+        }
+        let has_rolled = self.decoder.slice_of(now) != self.live.current.slice();
+        if has_rolled || self.live.current.side_len() > SIDE_ENTRIES_MAX {
+            self.has_asked = true;
+            self.sink.wants_tick();
+        }
+    }
+
+    /// Answers commands and reads the rings: once per turn of the loop.
+    pub fn turn(&mut self, now: Timestamp) -> Next {
+        let is_busy = self.read_rings(now);
+        while let Some(command) = self.inbox.try_recv() {
+            match command {
+                Command::Seal { epoch } => self.seal_live(epoch, now),
+                Command::Spare { group, combiner } => self.take_spare(group, combiner, now),
+                Command::Forget { slots } => self.decoder.forget(&slots),
+                Command::Lines { source, payload, reply } => {
+                    let origin = Origin { source, reader: u16::MAX - self.index.0 };
+                    reply(self.decoder.ingest_traced(&mut self.live.current, origin, &payload, now));
+                    self.ask_if_rolled(now);
+                }
+                Command::Attach { source, ring } => self.rings.push((source, ring)),
+                Command::Buckets { slot, metric } => self.decoder.note_buckets(slot, &metric),
+                Command::Batch { source, incarnation, samples } => self.replay(source, incarnation, samples, now),
+                Command::Barrier(barrier) => self.seal_replay(barrier, now),
+                Command::Stop => {
+                    self.read_rings(now);
+                    return Next::Stop;
+                }
+            }
+        }
+        Next::Continue { is_busy }
+    }
+
+    /// Takes what producers wrote; true when there was anything.
+    fn read_rings(&mut self, now: Timestamp) -> bool {
+        let mut events = 0;
+        let slice = self.decoder.acceptance().slice.slice_of(now);
+        let mut rings = std::mem::take(&mut self.rings);
+        rings.retain(|(source, ring)| {
+            let is_closed = ring.is_closed();
+            let mut samples = [0u64; Kind::ALL.len()];
+            events += ring.drain(|run| self.record_run(run, &mut samples, slice, now));
+            let dropped = ring.take_dropped();
+            let total = samples.iter().sum::<u64>() + dropped;
+            if total > 0 {
+                let tally = self.live.current.tally(*source);
+                tally.inputs += total;
+                tally.events += total;
+                for (kind, new) in samples.into_iter().enumerate() {
+                    tally.samples[kind] += new;
+                    tally.recorded[kind] += new;
+                }
+                tally.samples[Kind::Distribution as usize] += dropped;
+                tally.drop_samples(Edge::Queue, DropReason::QueueFull, dropped);
+            }
+            ring.take_refused(|reason, count| {
+                let tally = self.live.current.tally(*source);
+                tally.inputs += count;
+                tally.rejected[reason as usize] += count;
+            });
+            if is_closed {
+                harvest(&mut self.live.current, *source, ring, self.decoder.acceptance().slice.slice_of(now));
+            }
+            !is_closed
+        });
+        self.rings.append(&mut rings);
+        self.ask_if_rolled(now);
+        events > 0
+    }
+
+    /// Records a run of events, prefetching for the whole run first: at 100,000 series a record is a miss.
+    fn record_run(&mut self, run: &[RingEvent], samples: &mut [u64; Kind::ALL.len()], slice: Slice, now: Timestamp) {
+        let is_hot = slice == self.live.current.slice();
+        if is_hot && self.live.current.is_wide() {
+            let combiner = &self.live.current;
+            run.iter()
+                .filter(|event| event.is_plain_units())
+                .for_each(|event| combiner.prefetch_distribution(event.slot().0));
+            run.iter().filter(|event| event.is_plain_units()).for_each(|event| combiner.prefetch_tail(event.slot().0));
+        }
+        let mut plain = 0;
+        for event in run {
+            if is_hot && event.is_plain_units() {
+                plain += 1;
+                let units = (event.value as i64).clamp(-UNITS_MAX, UNITS_MAX);
+                self.live.current.add_value(event.slot().0, units, layout::cell_of_2(units));
+            } else {
+                samples[kind_of(event.op()) as usize] += 1;
+                self.record(*event, slice, now);
+            }
+        }
+        samples[Kind::Distribution as usize] += plain;
+    }
+
+    fn record(&mut self, event: RingEvent, slice: Slice, now: Timestamp) {
+        let combiner = &mut self.live.current;
+        match event.op() {
+            RingOp::Units => {
+                let units = (event.value as i64).clamp(-UNITS_MAX, UNITS_MAX);
+                let (weight, digits) = unpack_weight(event.weight());
+                let cell = layout::cell_of(digits, units);
+                let rule = self.decoder.bucket_rule(event.slot()).map(Arc::as_ref);
+                combiner.add_value_at(slice, event.slot().0, digits, units, cell, weight, rule);
+            }
+            RingOp::Set => {
+                let value = f64::from_bits(event.value);
+                let scale = (event.weight() & 0x0F) as i32;
+                let units = (value * 10f64.powi(scale)).round().clamp(-(UNITS_MAX as f64), UNITS_MAX as f64) as i64;
+                let position = self.decoder.next_position(now);
+                combiner.set_gauge_at(slice, event.slot().0, value, units, now.0, position);
+            }
+            RingOp::Adjust => combiner.adjust_gauge_at(slice, event.slot().0, f64::from_bits(event.value)),
+            RingOp::Member => combiner.add_member_at(slice, event.slot().0, event.value),
+        }
+    }
+
+    fn seal_live(&mut self, epoch: u64, now: Timestamp) {
+        self.read_rings(now);
+        let slice = self.decoder.acceptance().slice.slice_of(now);
+        for (source, ring) in &self.rings {
+            harvest(&mut self.live.current, *source, ring, slice);
+        }
+        self.live.waiting = Some(epoch);
+        self.answer_live(now);
+    }
+
+    /// A barrier is answered at once, with a new combiner when the spare is not back: what comes behind it
+    /// belongs to the next epoch. The store begins an epoch only when the last one is drained, so that
+    /// this happens after a new incarnation only.
+    fn seal_replay(&mut self, barrier: Barrier, now: Timestamp) {
+        let slice = self.decoder.acceptance().slice.slice_of(now);
+        let lane = self.lane(barrier.source, barrier.incarnation, now);
+        if barrier.incarnation < lane.incarnation {
+            return;
+        }
+        let mut fresh = lane.spare.take().unwrap_or_else(|| Box::new(Combiner::new(slice)));
+        fresh.start(slice);
+        let combiner = std::mem::replace(&mut lane.current, fresh);
+        let (group, epoch) = (InputGroup::Replayable(barrier.source), barrier.epoch);
+        let barrier = Some(barrier);
+        self.sink.sealed(Sealed { shard: self.index, group, epoch, barrier, sealed_at: now, combiner });
+    }
+
+    /// Seals the live lane if that is asked for and its spare is back.
+    fn answer_live(&mut self, now: Timestamp) {
+        let slice = self.decoder.acceptance().slice.slice_of(now);
+        let lane = &mut self.live;
+        if lane.waiting.is_none() || lane.spare.is_none() {
+            return;
+        }
+        let (Some(epoch), Some(mut fresh)) = (lane.waiting.take(), lane.spare.take()) else { return };
+        fresh.start(slice);
+        let combiner = std::mem::replace(&mut lane.current, fresh);
+        self.has_asked = false;
+        let group = InputGroup::Live;
+        self.sink.sealed(Sealed { shard: self.index, group, epoch, barrier: None, sealed_at: now, combiner });
+    }
+
+    fn take_spare(&mut self, group: InputGroup, combiner: Box<Combiner>, now: Timestamp) {
+        match group {
+            InputGroup::Live => {
+                self.live.spare = Some(combiner);
+                self.answer_live(now);
+            }
+            InputGroup::Replayable(source) => {
+                if let Some(lane) = self.replay.get_mut(&source) {
+                    lane.spare = Some(combiner);
+                }
+            }
+        }
+    }
+
+    fn lane(&mut self, source: SourceIndex, incarnation: u32, now: Timestamp) -> &mut Lane {
+        let acceptance = self.decoder.acceptance();
+        let lane = self.replay.entry(source).or_insert_with(|| Lane::new(now, &acceptance));
+        if incarnation > lane.incarnation {
+            // C2: what the older incarnation sent was not committed and will be sent again.
+            *lane.current = Combiner::new(acceptance.slice.slice_of(now));
+            lane.incarnation = incarnation;
+        }
+        lane
+    }
+
+    fn replay(&mut self, source: SourceIndex, incarnation: u32, samples: Vec<ReplaySample>, now: Timestamp) {
+        let table = Arc::clone(self.decoder.table());
+        let width = self.decoder.acceptance().slice;
+        if incarnation < self.lane(source, incarnation, now).incarnation {
+            return;
+        }
+        let Shard { replay, decoder, .. } = self;
+        let Some(lane) = replay.get_mut(&source) else { return };
+        let combiner = &mut lane.current;
+        for sample in samples {
+            let slot = match table.intern(&sample.metric, &sample.labels) {
+                crate::delta::Interned::Slot(slot) | crate::delta::Interned::Overflow(slot) => Some(slot),
+                crate::delta::Interned::Refused => None,
+            };
+            let kind = sample.metric.kind;
+            let tally = combiner.tally(source);
+            tally.inputs += 1;
+            tally.events += 1;
+            tally.samples[kind as usize] += 1;
+            let Some(slot) = slot else {
+                tally.drop_samples(Edge::Shard, DropReason::SeriesLimit, 1);
+                continue;
+            };
+            tally.recorded[kind as usize] += 1;
+            let slice = width.slice_of(sample.time);
+            match kind {
+                Kind::Counter => combiner.add_whole_at(slice, slot.0, sample.value),
+                Kind::Gauge => {
+                    let value = f64::from_bits(sample.value as u64);
+                    let units = (value * sample.metric.scale.per_one()).round() as i64;
+                    combiner.set_gauge_at(slice, slot.0, value, units, sample.time.0, sample.position);
+                }
+                Kind::Distribution => {
+                    let units = sample.value as i64;
+                    let digits = sample.metric.digits;
+                    let cell = layout::cell_of(digits, units);
+                    decoder.note_buckets(slot, &sample.metric);
+                    let rule = if sample.metric.buckets.is_some() { decoder.bucket_rule(slot) } else { None };
+                    combiner.add_value_at(slice, slot.0, digits, units, cell, sample.weight, rule.map(Arc::as_ref));
+                }
+                Kind::Set => combiner.add_member_at(slice, slot.0, sample.value as u64),
+            }
+        }
+    }
+}
+
+impl Drop for Shard {
+    /// Nobody reads the rings any more: a producer must not wait for room in them.
+    fn drop(&mut self) {
+        for (_, ring) in &self.rings {
+            ring.abandon();
+        }
+        while let Some(command) = self.inbox.try_recv() {
+            if let Command::Attach { ring, .. } = command {
+                ring.abandon();
+            }
+        }
+    }
+}
+
+fn harvest(combiner: &mut Combiner, source: SourceIndex, ring: &Ring, slice: Slice) {
+    let mut harvested = 0;
+    ring.harvest(|slot, whole, nanos| {
+        harvested += 1;
+        combiner.add_whole_at(slice, slot.0, i128::from(whole) * 1_000_000_000 + i128::from(nanos));
+    });
+    if harvested > 0 {
+        let tally = combiner.tally(source);
+        tally.inputs += harvested;
+        tally.events += harvested;
+        tally.samples[Kind::Counter as usize] += harvested;
+        tally.recorded[Kind::Counter as usize] += harvested;
+    }
+}
+
+/// The weight field of a distribution's event: 0 is the plain case; else digits in the low two bits and
+/// the weight in 1/4096 (from 1 to 2^22) less one above.
+pub fn pack_weight(weight: u64, digits: Digits) -> u64 {
+    weight.clamp(1, 1 << 22).saturating_sub(1) << 2 | digits as u64
+}
+
+fn unpack_weight(packed: u64) -> (u64, Digits) {
+    if packed == 0 {
+        return (crate::event::WEIGHT_ONE, Digits::Two);
+    }
+    ((packed >> 2) + 1, Digits::from_u8((packed & 3) as u8).unwrap_or(Digits::Two))
+}
