@@ -1,0 +1,45 @@
+//! The store: the only folder that names redb, the only thread that writes it.
+//!
+//! In: sealed combiners and barriers. Out: one redb transaction a tick, then the same bytes folded into
+//! whatever implements [`Fold`] (the view). Owns: durable ids, the commit log, totals, positions.
+//! Invariants: nothing is folded before it is durable (C3); recovery folds the same rows with the same
+//! code; after an I/O error the handle is dropped and reopened, never used again (C4).
+
+mod actor;
+mod base;
+mod disk;
+mod error;
+mod fold;
+mod format;
+mod gauges;
+mod handle;
+mod lanes;
+mod laws;
+mod ledger;
+mod memory;
+mod merge;
+mod read;
+mod segment;
+mod series;
+mod state;
+mod upkeep;
+mod write;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use actor::StoreActor;
+pub use base::{BaseSums, ExpireStep, SumMap};
+pub use disk::{CACHE_BYTES, LedgerConfig, LedgerPath, MEMORY_BYTES};
+pub use error::StoreError;
+pub use fold::{Committed, Fold, SeriesRow, TotalsBlock};
+pub use format::BLOCK_SERIES;
+pub use gauges::NewestSet;
+pub use handle::{FlushReply, SeekReply, StoreHandle, StoreInbox, StoreStatus, store_channel};
+pub use lanes::GivenBack;
+pub use ledger::{Ledger, SliceState, TableSize};
+pub use read::{StoredKind, StoredPart};
+pub use segment::{SegmentJob, SegmentStep};
+pub use series::SeriesDef;
+pub use state::{Done, Store, StoreLimits};
+pub use write::CommitBatch;

@@ -1,0 +1,299 @@
+//! Folding the log rows of a slice into a segment, in bounded steps (H1, H5).
+//!
+//! In: a slice whose log rows all totals have seen. Out: [`SegmentStep`]s for the commits that write them.
+//! Owns: at most one chunk of each run, and the rows of one step. Invariants: a segment equals the merge of
+//! the rows it replaces; nothing is visible before the last step, which removes those rows.
+
+use super::error::{Fault, StoreError, corrupt};
+use super::format::*;
+use super::ledger::Ledger;
+use super::merge::Merged;
+use super::read::{get, log_range, segment_range};
+use crate::delta::part::{PartCursor, PartPosition, PartWriter, Scratch};
+use crate::event::{CommitId, Kind, SeriesId, Slice};
+use redb::{Database, ReadableDatabase};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// A segment row ends when it has grown to this; one more row of a series fits below [`CHUNK_BYTES`]
+/// unless it is a very wide sketch.
+const ROW_BYTES: usize = CHUNK_BYTES - 64 * 1024;
+/// A step ends early when it has produced this much, whatever the number of rows.
+const STEP_BYTES: usize = 8 << 20;
+/// Log rows beyond which a slice that still gets late rows is folded nevertheless.
+const LATE_ROWS_MAX: u64 = 512;
+
+/// The work of folding one slice, between two steps.
+pub struct SegmentJob {
+    slice: Slice,
+    generation: u32,
+    through: u64,
+    runs: Vec<Run>,
+    /// The next row of every run that has one: least (kind, id) first, then the oldest run.
+    heads: BinaryHeap<Reverse<(Kind, SeriesId, usize)>>,
+    folded: Manifest,
+    written: Manifest,
+    has_started: bool,
+}
+
+/// What one commit writes for a [`SegmentJob`]. Committing it twice is harmless.
+#[derive(Debug)]
+pub struct SegmentStep {
+    pub(super) slice: Slice,
+    pub(super) generation: u32,
+    pub(super) is_first: bool,
+    pub(super) rows: Vec<SegmentRow>,
+    pub(super) finish: Option<Finish>,
+}
+
+#[derive(Debug)]
+pub(super) struct SegmentRow {
+    pub(super) key: [u8; 13],
+    pub(super) sum: u64,
+    pub(super) part: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Finish {
+    pub(super) through: u64,
+    /// The log rows that go.
+    pub(super) folded: Manifest,
+    /// The segment rows that take their place.
+    pub(super) written: Manifest,
+}
+
+impl SegmentStep {
+    /// True for the step that makes the segment visible; the job is then spent.
+    pub fn is_last(&self) -> bool {
+        self.finish.is_some()
+    }
+
+    /// Of which slice.
+    pub fn slice(&self) -> Slice {
+        self.slice
+    }
+
+    /// Bytes of parts it writes.
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.part.len()).sum()
+    }
+}
+
+/// Chunks whose rows ascend: a part of the log, or the segment so far.
+struct Run {
+    table: Table,
+    chunks: VecDeque<Vec<u8>>,
+    bytes: Vec<u8>,
+    position: Option<PartPosition>,
+    scratch: Scratch,
+}
+
+impl Run {
+    /// Moves to the next row and says whose it is.
+    fn head(&mut self, db: &Database) -> Result<Option<(Kind, SeriesId)>, Fault> {
+        loop {
+            if let Some(position) = self.position {
+                let next = PartCursor::resume(&self.bytes, position).peek()?;
+                if next.is_some() {
+                    return Ok(next);
+                }
+            }
+            let Some(key) = self.chunks.pop_front() else {
+                (self.bytes, self.position) = (Vec::new(), None);
+                return Ok(None);
+            };
+            let bytes = get(db, self.table, &key)?;
+            self.bytes = bytes.ok_or_else(|| corrupt(format_args!("a row of {} vanished", self.table.name())))?;
+            self.position = Some(PartCursor::new(&self.bytes)?.position());
+        }
+    }
+}
+
+impl Ledger {
+    /// The oldest slice before `open` whose log should be folded now: it has log rows that all totals have
+    /// seen, and has been quiet since (or has very many).
+    pub fn segment_candidate(&self, open: Slice) -> Option<Slice> {
+        let through = self.totals_through().0;
+        let is_due = |span: &Span| {
+            span.log.rows > 0 && (span.newest <= through || (span.log.rows > LATE_ROWS_MAX && span.through < through))
+        };
+        self.spans.range(..open.0).find(|(_, span)| is_due(span)).map(|(slice, _)| Slice(*slice))
+    }
+
+    /// Begins to fold a slice: all its log rows up to [`totals_through`](Ledger::totals_through), and the
+    /// segment that stands. Drop the job when the slice is expired; at most one job of a slice at a time.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row.
+    pub fn segment_job(&self, slice: Slice) -> Result<SegmentJob, StoreError> {
+        let span = self.spans.get(&slice.0).copied().unwrap_or_default();
+        let limit = self.totals_through().0;
+        self.with(|db| {
+            let txn = db.begin_read()?;
+            let mut job = SegmentJob {
+                slice,
+                generation: span.generation + 1,
+                through: span.through,
+                runs: Vec::new(),
+                heads: BinaryHeap::new(),
+                folded: Manifest::default(),
+                written: Manifest::default(),
+                has_started: false,
+            };
+            let mut run = Run::new(Table::Segments);
+            let (first, last) = segment_range(slice.0, span.generation);
+            if span.generation > 0 {
+                for row in txn.open_table(Table::Segments.rows())?.range(first.as_slice()..=last.as_slice())? {
+                    run.chunks.push_back(row?.0.value().to_vec());
+                }
+            }
+            job.runs.push(run);
+            let (first, last) = log_range(slice.0, limit);
+            for row in txn.open_table(Table::Log.rows())?.range(first.as_slice()..=last.as_slice())? {
+                let (key, value) = row?;
+                let (_, commit, _, chunk) = log_key_of(key.value())?;
+                job.folded.add(claimed(value.value())?, value.value().len() - 8);
+                job.through = job.through.max(commit.0);
+                if chunk == 0 {
+                    job.runs.push(Run::new(Table::Log));
+                }
+                job.runs.last_mut().expect("the first run was pushed above").chunks.push_back(key.value().to_vec());
+            }
+            for (number, run) in job.runs.iter_mut().enumerate() {
+                if let Some((kind, id)) = run.head(db)? {
+                    job.heads.push(Reverse((kind, id, number)));
+                }
+            }
+            Ok(job)
+        })
+    }
+
+    /// Merges about `rows_max` more series of a job. Commit the step (again, if a commit failed) before the
+    /// next one is asked for.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row; begin a new job then.
+    pub fn segment_step(&self, job: &mut SegmentJob, rows_max: usize) -> Result<SegmentStep, StoreError> {
+        self.with(|db| job.step(db, rows_max))
+    }
+
+    /// Folds a slice at once, in commits of its own steps: for tests and tools.
+    ///
+    /// # Errors
+    /// As [`commit`](Ledger::commit).
+    pub fn fold_slice(&mut self, slice: Slice, rows_max: usize) -> Result<(), StoreError> {
+        let mut job = self.segment_job(slice)?;
+        loop {
+            let step = self.segment_step(&mut job, rows_max)?;
+            let id = CommitId(self.meta.last_commit + 1);
+            let batch = super::CommitBatch::new(id, self.commit_time(), self.watermark());
+            self.commit(&super::CommitBatch { segment: Some(&step), ..batch })?;
+            if step.is_last() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Run {
+    fn new(table: Table) -> Run {
+        let (chunks, scratch) = (VecDeque::new(), Scratch::default());
+        Run { table, chunks, bytes: Vec::new(), position: None, scratch }
+    }
+}
+
+impl SegmentJob {
+    /// Which slice it folds.
+    pub fn slice(&self) -> Slice {
+        self.slice
+    }
+
+    fn step(&mut self, db: &Database, rows_max: usize) -> Result<SegmentStep, Fault> {
+        let mut output = Output { job: (self.slice.0, self.generation), rows: Vec::new(), row: None };
+        let (mut taken, mut bytes) = (0, 0);
+        let mut merged = Merged::new();
+        while taken < rows_max.max(1)
+            && bytes < STEP_BYTES
+            && let Some(Reverse((kind, id, first))) = self.heads.pop()
+        {
+            let is_alone = self.heads.peek().is_none_or(|Reverse((k, i, _))| (*k, *i) != (kind, id));
+            let writer = output.writer(kind, id, &mut self.written);
+            if is_alone {
+                self.take(db, first, |value| {
+                    writer.row(id, value);
+                    Ok(())
+                })?;
+            } else {
+                self.take(db, first, |value| merged.begin(value))?;
+                while let Some(Reverse((k, i, number))) = self.heads.peek().copied()
+                    && (k, i) == (kind, id)
+                {
+                    self.heads.pop();
+                    self.take(db, number, |value| merged.add(value))?;
+                }
+                merged.write(id, writer);
+            }
+            taken += 1;
+            bytes = output.rows.iter().map(|row| row.part.len()).sum::<usize>();
+        }
+        // A row of the file ends with the step: its last bytes would otherwise wait for the next one.
+        output.end_row(&mut self.written);
+        let is_first = !std::mem::replace(&mut self.has_started, true);
+        let finish = self.heads.is_empty().then_some(Finish {
+            through: self.through,
+            folded: self.folded,
+            written: self.written,
+        });
+        Ok(SegmentStep { slice: self.slice, generation: self.generation, is_first, rows: output.rows, finish })
+    }
+
+    /// Gives the next row of a run to `use_row` and puts the run's new head into the heap.
+    fn take(
+        &mut self,
+        db: &Database,
+        number: usize,
+        use_row: impl FnOnce(&crate::delta::part::RowValue<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let run = &mut self.runs[number];
+        let position = run.position.ok_or_else(|| corrupt("a run without rows"))?;
+        let mut cursor = PartCursor::resume(&run.bytes, position);
+        let row = cursor.next(&mut run.scratch)?.ok_or_else(|| corrupt("a run ended early"))?;
+        let last = (row.value.kind(), row.id);
+        use_row(&row.value)?;
+        drop(row);
+        run.position = Some(cursor.position());
+        if let Some((kind, id)) = run.head(db)? {
+            if (kind, id) <= last {
+                return Err(corrupt(format_args!("rows of slice {} are out of order", self.slice.0)));
+            }
+            self.heads.push(Reverse((kind, id, number)));
+        }
+        Ok(())
+    }
+}
+
+/// The rows of one step; each is a part of one kind.
+struct Output {
+    job: (u32, u32),
+    rows: Vec<SegmentRow>,
+    row: Option<(Kind, SeriesId, PartWriter)>,
+}
+
+impl Output {
+    fn writer(&mut self, kind: Kind, id: SeriesId, written: &mut Manifest) -> &mut PartWriter {
+        if self.row.as_ref().is_some_and(|(k, _, writer)| *k != kind || writer.bytes_len() >= ROW_BYTES) {
+            self.end_row(written);
+        }
+        &mut self.row.get_or_insert_with(|| (kind, id, PartWriter::new(Vec::new()))).2
+    }
+
+    fn end_row(&mut self, written: &mut Manifest) {
+        if let Some((kind, id, writer)) = self.row.take() {
+            let part = writer.finish();
+            let key = segment_key(self.job.0, self.job.1, kind, id.0);
+            let sum = checksum(Table::Segments.name(), &key, &part);
+            written.add(sum, part.len());
+            self.rows.push(SegmentRow { key, sum, part });
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! The store's state without its thread: what is sealed, what waits, what is durable. Time is an argument.
+//!
+//! In: sealed combiners. Out: commits, folded. Owns: the ledger, durable ids, everything pending.
+//! Invariants: a combiner is drained and given back at once, whether the disk works or not (C1, C4); a
+//! commit that failed is tried again byte for byte until it is known to have landed (C4); the fold sees a
+//! commit only after it is durable (C3).
+
+mod ids;
+
+use super::error::StoreError;
+use super::fold::{Committed, Fold, SeriesRow, TotalsBlock};
+use super::gauges::Gauges;
+use super::lanes::{GivenBack, Lanes};
+use super::laws::{self, Laws};
+use super::ledger::Ledger;
+use super::merge::merge_parts;
+use super::read::StoredKind;
+use super::segment::{SegmentJob, SegmentStep};
+use super::series::SeriesDef;
+use super::write::CommitBatch;
+use crate::delta::epoch::{PartitionPosition, Sealed};
+use crate::delta::{
+    Combiner, CounterSum, Edge, EncodedPart, GaugeSum, IdMap, Interned, SeriesTable, SourceTally, encode,
+};
+use crate::event::{CommitId, DropReason, Kind, SeriesId, Slice, SliceWidth, Slot, SourceIndex, Timestamp};
+use crate::rule::{RestoreError, Rules, is_reserved_name};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Parts of one slice that may wait before they are merged into one (C4).
+const PENDING_PARTS_MAX: usize = 16;
+/// Every commit rewrites this share of the totals (C5).
+const TOTALS_SHARE: usize = 60;
+/// Rows of a segment that one commit may write: a bounded step (H5).
+const SEGMENT_ROWS_STEP: usize = 200_000;
+/// Slices that one commit may drop.
+const EXPIRE_SLICES_MAX: usize = 4;
+
+/// The times and limits of a store, in nanoseconds and bytes.
+#[derive(Clone, Debug)]
+pub struct StoreLimits {
+    /// Width of a slice.
+    pub slice: SliceWidth,
+    /// T2.
+    pub lateness: i64,
+    /// T2.
+    pub hold_max: i64,
+    /// How long closed slices are kept behind the wall clock.
+    pub keep: i64,
+    /// What may wait in memory while nothing can be committed.
+    pub pending: usize,
+}
+
+/// Everything a commit needs beside what the ledger adds.
+#[derive(Default)]
+struct Pending {
+    series: Vec<SeriesRow>,
+    parts: BTreeMap<Slice, Vec<EncodedPart>>,
+    bytes: usize,
+    tallies: Vec<SourceTally>,
+    positions: BTreeMap<Arc<str>, PartitionPosition>,
+    /// Live epochs whose shards have all answered, and replayable ones.
+    live_epoch: u64,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.series.is_empty() && self.parts.is_empty() && self.positions.is_empty()
+    }
+}
+
+/// A commit as it was first tried: it must be tried again exactly so.
+struct Attempt {
+    id: CommitId,
+    time: Timestamp,
+    watermark: Timestamp,
+    series: Vec<SeriesRow>,
+    defs: Vec<SeriesDef>,
+    parts: Vec<EncodedPart>,
+    tallies: Vec<SourceTally>,
+    positions: Vec<PartitionPosition>,
+    live_epoch: u64,
+}
+
+/// What a successful commit tells the actor.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Its number.
+    pub id: CommitId,
+    /// The live epoch it includes.
+    pub live_epoch: u64,
+    /// What its sources did.
+    pub tallies: Vec<SourceTally>,
+}
+
+/// See the file's head.
+pub struct Store {
+    ledger: Ledger,
+    fold: Box<dyn Fold>,
+    table: Arc<SeriesTable>,
+    laws: Laws,
+    limits: StoreLimits,
+    ids: IdMap,
+    next_id: u32,
+    /// True once a series left memory: then a new slot may be an old series.
+    has_stored_only: bool,
+    pending: Pending,
+    attempt: Option<Attempt>,
+    /// What was sealed and is not drained.
+    lanes: Lanes,
+    /// Where each partition stands, commits under way included.
+    positions: BTreeMap<Arc<str>, PartitionPosition>,
+    /// Newest clock of each replayable partition (T1).
+    clocks: BTreeMap<Arc<str>, Timestamp>,
+    shards: usize,
+    gauges: Gauges,
+    watermark: Timestamp,
+    /// Wall clock when the windows slid last.
+    slid_at: Timestamp,
+    /// Series that are to leave memory.
+    leaving: Vec<(Kind, Slot)>,
+    job: Option<SegmentJob>,
+    /// A step that was prepared and is not known to have landed.
+    step: Option<SegmentStep>,
+}
+
+impl Store {
+    /// Opens and recovers: folds what the ledger holds with the code that folds live commits.
+    ///
+    /// # Errors
+    /// The ledger's.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a store, each used once")]
+    pub fn recover(
+        mut ledger: Ledger,
+        mut fold: Box<dyn Fold>,
+        table: Arc<SeriesTable>,
+        rules: &Arc<Rules>,
+        sources: Vec<(String, &'static str)>,
+        limits: StoreLimits,
+        shards: usize,
+        now: Timestamp,
+    ) -> Result<Store, StoreError> {
+        // A damaged branch of the index would give a known series a second id.
+        ledger.verify_index()?;
+        let mut ids = IdMap::new();
+        let mut has_stored_only = false;
+        let mut rescaled = None;
+        ledger.all_series(|def| match restore(&def, rules, &table, &mut rescaled) {
+            Some(row) => {
+                ids.set(def.kind, row.slot, def.id);
+                fold.restore_series(&row);
+            }
+            None => has_stored_only = true,
+        })?;
+        if let Some(source) = rescaled {
+            return Err(ledger.rescaled(source));
+        }
+        // Sets the windows to where the wall clock stands before anything is folded into them.
+        fold.leaving(limits.slice.slice_of(now));
+        let mut as_of = HashMap::new();
+        ledger.all_totals(|block| {
+            as_of.insert(block.block, block.as_of);
+            fold.restore_totals(&block)
+        })?;
+        ledger.replay(Slice(0), |part| {
+            let for_totals = part.kind == StoredKind::Log;
+            fold.replay(part.slice, part.through, part.bytes, for_totals)
+        })?;
+        let stored = ledger.positions()?;
+        let positions = stored.iter().map(|p| (Arc::clone(&p.partition), p.clone())).collect();
+        let clocks = stored.into_iter().map(|p| (p.partition, p.clock)).collect();
+        let next_id = ledger.next_series().0;
+        let watermark = ledger.watermark();
+        let laws = Laws::new(Arc::clone(rules), Arc::clone(&table), sources);
+        Ok(Store {
+            ledger,
+            fold,
+            table,
+            laws,
+            limits,
+            ids,
+            next_id,
+            has_stored_only,
+            pending: Pending::default(),
+            attempt: None,
+            lanes: Lanes::default(),
+            positions,
+            clocks,
+            shards,
+            gauges: Gauges::default(),
+            watermark,
+            slid_at: now,
+            leaving: Vec::new(),
+            job: None,
+            step: None,
+        })
+    }
+
+    /// The ledger, for figures.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Bytes that wait for the disk.
+    pub fn pending_bytes(&self) -> usize {
+        let attempt = self.attempt.as_ref().map_or(0, |a| a.parts.iter().map(|part| part.bytes.len()).sum());
+        self.pending.bytes + attempt
+    }
+
+    /// True while more may wait.
+    pub fn has_room(&self) -> bool {
+        self.pending_bytes() < self.limits.pending
+    }
+
+    /// Takes a sealed combiner in; [`settle`](Self::settle) drains it. What is discarded comes back (C2).
+    pub fn take(&mut self, sealed: Sealed) -> Vec<GivenBack> {
+        self.lanes.push(sealed)
+    }
+
+    /// Drains everything that can be drained, and hands the combiners back empty: live ones as they come,
+    /// replayable ones once all shards sealed their epoch and while more may wait (they are never dropped).
+    /// The error is that of reading ids of series that left memory: what is left waits for another call.
+    pub fn settle(&mut self, now: Timestamp) -> (Vec<GivenBack>, Result<(), StoreError>) {
+        let mut given_back = Vec::new();
+        while let Some(sealed) = self.lanes.live() {
+            let unknown = sealed.combiner.unknown_slots(&self.ids);
+            if let Err(error) = self.give_ids(&unknown, now) {
+                return (given_back, Err(error));
+            }
+            let Some(mut sealed) = self.lanes.pop_live() else { break };
+            let has_room = self.has_room();
+            self.drain(&mut sealed.combiner, sealed.sealed_at, has_room);
+            given_back.push((usize::from(sealed.shard.0), sealed.group, sealed.combiner));
+        }
+        for source in self.lanes.whole(self.shards) {
+            if !self.has_room() {
+                break;
+            }
+            let mut unknown: Vec<_> =
+                self.lanes.parts(source).iter().flat_map(|part| part.combiner.unknown_slots(&self.ids)).collect();
+            unknown.sort_unstable();
+            unknown.dedup();
+            if let Err(error) = self.give_ids(&unknown, now) {
+                return (given_back, Err(error));
+            }
+            for mut part in self.lanes.pop_whole(source) {
+                self.drain(&mut part.combiner, part.sealed_at, true);
+                for position in part.barrier.iter().flat_map(|barrier| barrier.positions.iter()) {
+                    self.positions.insert(Arc::clone(&position.partition), position.clone());
+                    self.pending.positions.insert(Arc::clone(&position.partition), position.clone());
+                }
+                given_back.push((usize::from(part.shard.0), part.group, part.combiner));
+            }
+        }
+        (given_back, Ok(()))
+    }
+
+    /// A replayable source lost its assignment: nothing of an older incarnation counts from here on (C2).
+    /// The positions are those that it must seek to: everything before them is committed, or will be.
+    pub fn begin_incarnation(
+        &mut self,
+        source: SourceIndex,
+        incarnation: u32,
+    ) -> (Vec<GivenBack>, Vec<PartitionPosition>) {
+        (self.lanes.begin_incarnation(source, incarnation), self.positions())
+    }
+
+    /// The last epoch of a replayable source that is drained: its next one may begin (C1).
+    pub fn epoch_done(&self, source: SourceIndex) -> u64 {
+        self.lanes.done(source)
+    }
+
+    /// True while sealed live combiners cannot be drained: their shards have no spare.
+    pub fn has_stuck(&self) -> bool {
+        self.lanes.has_live()
+    }
+
+    /// All shards have answered this live epoch.
+    pub fn end_live_epoch(&mut self, epoch: u64) {
+        self.pending.live_epoch = epoch;
+    }
+
+    fn drain(&mut self, combiner: &mut Combiner, sealed_at: Timestamp, has_room: bool) {
+        let Store { fold, gauges, pending, attempt, table, ids, .. } = self;
+        let mut refused = 0;
+        if has_room && combiner.has_adjusted() {
+            let attempted = attempt.iter().flat_map(|attempt| &attempt.parts);
+            gauges.cover(pending.parts.values().flatten().chain(attempted));
+            // Operations come behind the sets of their own combiner, whatever slice those are for.
+            combiner.gauge_sets(|slot, sum| {
+                if let Some(id) = ids.get(Kind::Gauge, slot) {
+                    gauges.note(id, &sum);
+                }
+            });
+        }
+        let mut resolve = |id: SeriesId, slot: Slot, mut sum: GaugeSum| {
+            if !has_room {
+                // It is dropped below, so nothing may be built on it.
+                return GaugeSum::default();
+            }
+            if sum.adjust.is_some() {
+                let scale = table.lock().get(Kind::Gauge, slot).map_or(1.0, |entry| entry.metric.scale.per_one());
+                refused += u64::from(gauges.apply(id, &mut sum, fold.gauge(id), scale, sealed_at));
+            }
+            gauges.note(id, &sum);
+            sum
+        };
+        let (parts, mut tallies) = encode(combiner, ids, &mut resolve);
+        if has_room {
+            for part in parts {
+                pending.bytes += part.bytes.len();
+                pending.parts.entry(part.slice).or_default().push(part);
+            }
+        } else {
+            // C4: nothing more may wait. The samples are dropped, and that is counted.
+            for tally in &mut tallies {
+                tally.drop_recorded(Edge::Store, DropReason::Pending);
+            }
+        }
+        for tally in &mut tallies {
+            // Which source a refused operation came from is not kept: those with gauges share them.
+            let share = refused.min(tally.recorded[Kind::Gauge as usize]);
+            tally.recorded[Kind::Gauge as usize] -= share;
+            tally.drop_samples(Edge::Store, DropReason::OutOfRange, share);
+            refused -= share;
+        }
+        if pending.tallies.len() < tallies.len() {
+            pending.tallies.resize_with(tallies.len(), SourceTally::default);
+        }
+        for (mine, new) in pending.tallies.iter_mut().zip(&tallies) {
+            mine.merge(new);
+        }
+    }
+
+    /// Commits what waits. `Ok(None)` when there is nothing to say.
+    ///
+    /// # Errors
+    /// The ledger's; everything is kept for another try after [`reopen`](Self::reopen).
+    pub fn commit(&mut self, now: Timestamp) -> Result<Option<Done>, StoreError> {
+        if self.attempt.is_none() && !self.prepare(now)? {
+            return Ok(None);
+        }
+        let attempt = self.attempt.as_ref().expect("prepared above");
+        if self.ledger.last_commit() < attempt.id {
+            self.write()?;
+        }
+        let attempt = self.attempt.take().expect("written above");
+        let committed =
+            Committed { id: attempt.id, time: attempt.time, series: &attempt.series, parts: &attempt.parts };
+        self.fold.commit(&committed).map_err(|source| self.ledger.corrupt_part(source))?;
+        if self.pending.is_empty() {
+            self.gauges.clear();
+        }
+        Ok(Some(Done { id: attempt.id, live_epoch: attempt.live_epoch, tallies: attempt.tallies }))
+    }
+
+    /// Moves what is pending into an attempt; false when nothing happened at all.
+    fn prepare(&mut self, now: Timestamp) -> Result<bool, StoreError> {
+        let increments = self.laws.increments(&self.pending.tallies);
+        // Before the tallies are taken: they must not be lost when this fails.
+        let unknown: Vec<(Kind, Slot)> = increments
+            .iter()
+            .map(|(slot, _)| (Kind::Counter, *slot))
+            .filter(|(kind, slot)| self.ids.get(*kind, *slot).is_none())
+            .collect();
+        self.give_ids(&unknown, now)?;
+        let tallies = std::mem::take(&mut self.pending.tallies);
+        if !increments.is_empty() {
+            self.add_laws(&increments, now);
+        }
+        if self.pending.is_empty() {
+            return Ok(false);
+        }
+        let fresh = Pending { live_epoch: self.pending.live_epoch, ..Pending::default() };
+        let mut pending = std::mem::replace(&mut self.pending, fresh);
+        for position in pending.positions.values() {
+            let clock = self.clocks.entry(Arc::clone(&position.partition)).or_insert(position.clock);
+            *clock = (*clock).max(position.clock);
+        }
+        self.watermark = self.watermark.max(self.next_watermark(now));
+        let stored = self.ledger.next_series();
+        for row in pending.series.iter_mut().filter(|row| row.id >= stored) {
+            // S2: of the commit, not of the tick that brought the series.
+            row.created = now;
+        }
+        let defs = pending
+            .series
+            .iter()
+            .filter(|row| row.id >= stored)
+            .map(|row| SeriesDef::new(row.id, row.hash, &row.metric, row.labels.clone(), row.created))
+            .collect();
+        self.attempt = Some(Attempt {
+            id: CommitId(self.ledger.last_commit().0 + 1),
+            time: now,
+            watermark: self.watermark,
+            series: pending.series,
+            defs,
+            parts: pending.parts.into_values().flatten().collect(),
+            tallies,
+            positions: pending.positions.into_values().collect(),
+            live_epoch: pending.live_epoch,
+        });
+        Ok(true)
+    }
+
+    /// The laws' counters as one more part of the open slice.
+    fn add_laws(&mut self, increments: &[(Slot, CounterSum)], now: Timestamp) {
+        let mut rows: Vec<(SeriesId, CounterSum)> =
+            increments.iter().filter_map(|(slot, sum)| Some((self.ids.get(Kind::Counter, *slot)?, *sum))).collect();
+        rows.sort_unstable_by_key(|(id, _)| *id);
+        let part = laws::part(&rows, self.limits.slice.slice_of(now));
+        self.pending.bytes += part.bytes.len();
+        self.pending.parts.entry(part.slice).or_default().push(part);
+    }
+
+    /// T2: the least clock, minus lateness.
+    fn next_watermark(&self, now: Timestamp) -> Timestamp {
+        let held = now.plus_nanos(-self.limits.hold_max);
+        let clocks = self.clocks.values().copied().filter(|clock| *clock > held);
+        clocks.chain([now]).min().unwrap_or(now).plus_nanos(-self.limits.lateness)
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        let as_of = self.ledger.last_commit();
+        let blocks = self.ledger.next_series().0.div_ceil(1024) as usize;
+        let mut totals = Vec::new();
+        for block in self.ledger.stalest_totals(blocks.div_ceil(TOTALS_SHARE)) {
+            let stored = if self.has_stored_only { self.ledger.totals_block(block)? } else { None };
+            let bytes = self.fold.encode_totals(block, stored.as_ref().map(|block| block.bytes.as_slice()));
+            if let Some(bytes) = bytes.map_err(|source| self.ledger.corrupt_part(source))? {
+                totals.push(TotalsBlock { block, as_of, bytes });
+            }
+        }
+        let (time, watermark) = self.attempt.as_ref().map(|a| (a.time, a.watermark)).expect("a commit is prepared");
+        if self.step.is_none() {
+            self.prepare_step(watermark)?;
+        }
+        let expire = if self.job.is_none() {
+            // A slice that windows still hold is read back when it leaves them: it must be there then.
+            self.ledger.expire_step(self.oldest_kept(time.min(self.slid_at)), EXPIRE_SLICES_MAX)?
+        } else {
+            None
+        };
+        let attempt = self.attempt.as_ref().expect("a commit is prepared");
+        let mut batch = CommitBatch::new(attempt.id, attempt.time, attempt.watermark);
+        batch.new_series = &attempt.defs;
+        batch.log = &attempt.parts;
+        batch.positions = &attempt.positions;
+        batch.totals = &totals;
+        batch.segment = self.step.as_ref();
+        batch.expire = expire.as_ref();
+        self.ledger.commit(&batch)?;
+        if self.step.take().is_some_and(|step| step.is_last()) {
+            self.job = None;
+        }
+        Ok(())
+    }
+
+    /// H1: the next step of folding a closed slice's log rows into a segment.
+    fn prepare_step(&mut self, watermark: Timestamp) -> Result<(), StoreError> {
+        if self.job.is_none()
+            && let Some(slice) = self.ledger.segment_candidate(self.limits.slice.slice_of(watermark))
+        {
+            self.job = Some(self.ledger.segment_job(slice)?);
+        }
+        if let Some(job) = &mut self.job {
+            self.step = Some(self.ledger.segment_step(job, SEGMENT_ROWS_STEP)?);
+        }
+        Ok(())
+    }
+
+    fn oldest_kept(&self, now: Timestamp) -> Slice {
+        self.limits.slice.slice_of(now.plus_nanos(-self.limits.keep))
+    }
+
+    /// Takes slices that left the window out of the view. Called when the wall clock is in a new slice.
+    ///
+    /// # Errors
+    /// Reading them.
+    pub fn slide(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        for slice in self.fold.leaving(self.limits.slice.slice_of(now)) {
+            let parts = self.ledger.read_slice(slice)?;
+            self.fold.expire(slice, &parts).map_err(|source| self.ledger.corrupt_part(source))?;
+        }
+        self.slid_at = now;
+        Ok(())
+    }
+
+    /// Opens the ledger again after an error (C4).
+    ///
+    /// # Errors
+    /// As opening; may be called again.
+    pub fn reopen(&mut self) -> Result<(), StoreError> {
+        (self.job, self.step) = (None, None);
+        self.ledger.reopen()
+    }
+
+    /// True while the ledger must be reopened.
+    pub fn is_broken(&self) -> bool {
+        self.ledger.is_broken()
+    }
+
+    /// Keeps the memory of what waits small: merges the parts of a slice when there are many (C4).
+    pub fn squeeze(&mut self) {
+        let mut bytes = 0;
+        for (slice, parts) in &mut self.pending.parts {
+            if parts.len() > PENDING_PARTS_MAX
+                && let Ok((bytes, rows)) =
+                    merge_parts(&parts.iter().map(|part| part.bytes.as_slice()).collect::<Vec<_>>())
+            {
+                *parts = vec![EncodedPart { slice: *slice, bytes, rows }];
+            }
+            bytes += parts.iter().map(|part| part.bytes.len()).sum::<usize>();
+        }
+        self.pending.bytes = bytes;
+    }
+
+    /// Idle series, marked to leave memory (S2): what every shard must forget before they may.
+    pub fn mark_idle(&mut self, now: Timestamp) -> Vec<(Kind, Slot)> {
+        let idle = self.fold.idle(now);
+        self.leaving = self.table.lock().mark_retiring(idle.into_iter().map(|(kind, slot, _)| (kind, slot)));
+        self.leaving.clone()
+    }
+
+    /// Lets the marked series leave that nobody used since. To be called once no shard's cache or combiner
+    /// can name them any more; false while samples of theirs may wait to be committed, and then to be
+    /// called again.
+    pub fn retire(&mut self, now: Timestamp) -> bool {
+        if !self.pending.is_empty() || self.attempt.is_some() {
+            return false;
+        }
+        // A cache may have brought samples between the mark and the forgetting: those series stay.
+        let idle: HashSet<(Kind, Slot)> = self.fold.idle(now).into_iter().map(|(kind, slot, _)| (kind, slot)).collect();
+        let slots: Vec<_> = std::mem::take(&mut self.leaving).into_iter().filter(|slot| idle.contains(slot)).collect();
+        for (kind, slot, id) in self.table.lock().retire(&slots) {
+            self.ids.remove(kind, slot);
+            if let Some(id) = id {
+                self.has_stored_only = true;
+                self.fold.forget(id);
+            }
+        }
+        true
+    }
+
+    /// Where each partition stands: what a replayable source seeks to.
+    pub fn positions(&self) -> Vec<PartitionPosition> {
+        self.positions.values().cloned().collect()
+    }
+
+    /// Takes the last figures and closes the file.
+    pub fn close(&mut self) {
+        self.ledger.close();
+    }
+}
+
+/// A stored series back in memory; `None` when it cannot be shown any more.
+fn restore(
+    def: &SeriesDef,
+    rules: &Rules,
+    table: &SeriesTable,
+    rescaled: &mut Option<RestoreError>,
+) -> Option<SeriesRow> {
+    let metric = match rules.restore(&def.name, def.kind, def.scale) {
+        Ok(metric) => metric,
+        Err(error @ RestoreError::Scale { .. }) => {
+            rescaled.get_or_insert(error);
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a stored series is not shown");
+            return None;
+        }
+    };
+    let slot = if is_reserved_name(&def.name) {
+        table.intern_own(&metric, &def.labels)
+    } else {
+        match table.intern(&metric, &def.labels) {
+            Interned::Slot(slot) | Interned::Overflow(slot) => slot,
+            Interned::Refused => return None,
+        }
+    };
+    let mut guard = table.lock();
+    // Past the limit another series answers, unless this is the overflow series itself.
+    let entry = guard.get_mut(def.kind, slot).filter(|entry| entry.hash == def.hash)?;
+    entry.id = Some(def.id);
+    Some(SeriesRow { id: def.id, hash: def.hash, metric, labels: def.labels.clone(), slot, created: def.created })
+}

@@ -1,0 +1,81 @@
+//! What `hydrograph store` does with a file that nobody serves: compact it, copy it.
+//!
+//! In: an open ledger. Out: a smaller file, or a consistent copy. Invariant: a copy that was not finished
+//! is not a store: its row `store`, without which nothing opens, is written last, and then it is renamed.
+
+use super::disk::{create_private, drop_quietly, rename_new};
+use super::error::{Fault, StoreError, guard};
+use super::format::{SERIES_BY_HASH, Table};
+use super::ledger::Ledger;
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use std::path::Path;
+
+/// Bytes after which a copy begins a new transaction, so that it needs little memory.
+const COPY_BYTES: usize = 32 << 20;
+
+impl Ledger {
+    /// Gives unused space back to the file system; true when it moved anything. Takes as long as writing
+    /// the file does, and needs it for itself.
+    ///
+    /// # Errors
+    /// I/O, or `Corrupt`.
+    pub fn compact(&mut self) -> Result<bool, StoreError> {
+        self.with_mut(|db| {
+            let mut has_moved = false;
+            while db.compact()? {
+                has_moved = true;
+            }
+            Ok(has_moved)
+        })
+    }
+
+    /// Writes a whole, compact copy of the last commit to a new file.
+    ///
+    /// # Errors
+    /// I/O, `Corrupt`, or `Io` when `to` exists.
+    pub fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let name = to.display().to_string();
+        if to.exists() {
+            return Err(StoreError::from_io(&name, std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let fresh = create_private(to).map_err(|error| StoreError::from_io(&name, error))?;
+        let database = guard(&name, || Ok(Database::create(&fresh)?))?;
+        let copied = self.with(|db| copy(&db.begin_read()?, &database));
+        drop_quietly(database);
+        copied?;
+        let synced = std::fs::File::open(&fresh).and_then(|file| file.sync_all());
+        synced.and_then(|()| rename_new(&fresh, to)).map_err(|error| StoreError::from_io(&name, error))
+    }
+}
+
+fn copy(from: &ReadTransaction, to: &Database) -> Result<(), Fault> {
+    let begin = || -> Result<WriteTransaction, Fault> {
+        let mut txn = to.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        Ok(txn)
+    };
+    let mut txn = begin()?;
+    let mut bytes = 0;
+    // `meta` is last.
+    for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta).chain([Table::Meta]) {
+        if table == Table::Meta {
+            let mut index = txn.open_table(SERIES_BY_HASH)?;
+            for row in from.open_table(SERIES_BY_HASH)?.iter()? {
+                let (key, value) = row?;
+                index.insert(key.value(), value.value())?;
+            }
+        }
+        txn.open_table(table.rows())?;
+        for row in from.open_table(table.rows())?.iter()? {
+            let (key, value) = row?;
+            txn.open_table(table.rows())?.insert(key.value(), value.value())?;
+            bytes += key.value().len() + value.value().len();
+            if bytes > COPY_BYTES {
+                bytes = 0;
+                txn.commit()?;
+                txn = begin()?;
+            }
+        }
+    }
+    Ok(txn.commit()?)
+}
