@@ -1,0 +1,253 @@
+//! The view: totals since the beginning and sliding windows of every live series, in memory.
+//!
+//! In: durable commits, from the store's thread through [`ViewFold`]. Out: [`View`], which any thread may
+//! read. Owns: per series the totals, and one merged sketch and the extremes of its window. Invariants:
+//! everything shown is durable; totals never go down; a window equals, to the bit, the sum of the
+//! rows of its slices (an expired slice is read back from the store and subtracted, because a ring of 30
+//! sketches costs ten times the memory of one); a reader holds one chunk of 1,024 series at a time (Q3),
+//! so it sees each series as of one commit, and never makes the store wait longer than a chunk takes.
+//!
+//! Reading order: `state` (what is kept), `window` (what slides), `chunk`, [`ViewFold`], [`read`].
+
+mod chunk;
+mod departed;
+mod fold;
+pub mod read;
+mod rows;
+mod state;
+#[cfg(test)]
+mod tests;
+mod totals;
+mod window;
+
+pub use fold::ViewFold;
+pub use read::{CounterValue, DistributionStats, DistributionValue, GaugeValue, Quantile, SetValue, Value};
+
+use crate::delta::SeriesTable;
+use crate::event::{CommitId, Kind, Labels, Metric, SeriesId, SliceWidth, Slot, Timestamp};
+use crate::store::SeriesRow;
+use chunk::{CHUNK_LEN, Chunk};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+/// The reading end of the view; cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    shared: Arc<Shared>,
+}
+
+/// The series of one metric.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// The metric, as it was declared last.
+    pub metric: Arc<Metric>,
+    /// Ascending by id.
+    pub series: Vec<(SeriesId, Slot)>,
+    /// Changes when `series` changes other than by growing at its end.
+    pub version: u64,
+}
+
+type MetricMap<V> = HashMap<u32, V, foldhash::fast::FixedState>;
+
+pub(crate) struct Shared {
+    chunks: RwLock<Vec<Option<Arc<Mutex<Chunk>>>>>,
+    families: Mutex<MetricMap<Family>>,
+    commit: Mutex<(CommitId, Timestamp)>,
+    committed: Condvar,
+    table: Arc<SeriesTable>,
+    width: SliceWidth,
+    /// The slice that holds the wall clock.
+    open: AtomicU32,
+    /// Counts everything that readers could notice.
+    revision: AtomicU64,
+    cell_bytes: AtomicU64,
+    coarsened: AtomicU64,
+}
+
+/// An empty view of the series of `table`: the end that folds, and the end that reads.
+///
+/// `cells_max` is `limits.cells`: past it the widest windows drop to one digit.
+pub fn view(table: Arc<SeriesTable>, width: SliceWidth, cells_max: usize) -> (ViewFold, View) {
+    let shared = Arc::new(Shared {
+        chunks: RwLock::default(),
+        families: Mutex::default(),
+        commit: Mutex::default(),
+        committed: Condvar::new(),
+        table,
+        width,
+        open: AtomicU32::new(0),
+        revision: AtomicU64::new(0),
+        cell_bytes: AtomicU64::new(0),
+        coarsened: AtomicU64::new(0),
+    });
+    let view = View { shared: Arc::clone(&shared) };
+    (ViewFold::new(shared, cells_max), view)
+}
+
+/// The chunk of a series, and its place in it.
+#[inline(always)]
+fn place_of(id: SeriesId) -> (u32, u16) {
+    (id.0 / CHUNK_LEN, (id.0 % CHUNK_LEN) as u16)
+}
+
+impl Shared {
+    fn families(&self) -> MutexGuard<'_, MetricMap<Family>> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A series appeared.
+    fn enlist(&self, row: &SeriesRow) {
+        let mut families = self.families();
+        let family = families.entry(row.metric.id.0).or_insert_with(|| Family {
+            metric: Arc::clone(&row.metric),
+            series: Vec::new(),
+            version: 0,
+        });
+        let entry = (row.id, row.slot);
+        if family.series.last().is_none_or(|(last, _)| *last < row.id) {
+            return family.series.push(entry);
+        }
+        match family.series.binary_search_by_key(&row.id, |(id, _)| *id) {
+            Ok(at) if family.series[at] == entry => return,
+            Ok(at) => family.series[at] = entry,
+            Err(at) => family.series.insert(at, entry),
+        }
+        family.version += 1;
+    }
+
+    /// A metric is meant in another way.
+    fn redeclare(&self, metric: &Arc<Metric>) {
+        if let Some(family) = self.families().get_mut(&metric.id.0) {
+            family.metric = Arc::clone(metric);
+        }
+    }
+
+    /// A series left.
+    fn delist(&self, id: SeriesId, metric: u32) {
+        if let Some(family) = self.families().get_mut(&metric)
+            && let Ok(at) = family.series.binary_search_by_key(&id, |(id, _)| *id)
+        {
+            family.series.remove(at);
+            family.version += 1;
+        }
+    }
+
+    /// `Metric::idle` by metric number.
+    fn idle_by_metric(&self) -> Vec<Option<i64>> {
+        let families = self.families();
+        let mut idle = vec![None; families.keys().max().map_or(0, |max| *max as usize + 1)];
+        for (metric, family) in families.iter() {
+            idle[*metric as usize] = family.metric.idle;
+        }
+        idle
+    }
+
+    fn publish(&self, commit: CommitId, time: Timestamp) {
+        self.revision.fetch_add(1, Ordering::Release);
+        *self.commit.lock().unwrap_or_else(PoisonError::into_inner) = (commit, time);
+        self.committed.notify_all();
+    }
+}
+
+impl View {
+    /// The newest commit that can be read.
+    pub fn last_commit(&self) -> CommitId {
+        self.shared.commit.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Wall clock of the newest commit that can be read; the epoch before the first.
+    pub fn last_commit_time(&self) -> Timestamp {
+        self.shared.commit.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// Changes with every commit and whenever a window slides: what was rendered of one revision holds as
+    /// long as it stands.
+    pub fn revision(&self) -> u64 {
+        self.shared.revision.load(Ordering::Acquire)
+    }
+
+    /// Waits until a commit can be read; false when it cannot after `timeout`.
+    pub fn wait_for(&self, commit: CommitId, timeout: Duration) -> bool {
+        let guard = self.shared.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.shared.committed.wait_timeout_while(guard, timeout, |(last, _)| *last < commit);
+        waited.unwrap_or_else(PoisonError::into_inner).0.0 >= commit
+    }
+
+    /// The table with the labels of the series.
+    pub fn table(&self) -> &Arc<SeriesTable> {
+        &self.shared.table
+    }
+
+    /// Every metric that has had a series, by name and kind.
+    pub fn metrics(&self) -> Vec<Arc<Metric>> {
+        let mut metrics: Vec<_> = self.shared.families().values().map(|family| Arc::clone(&family.metric)).collect();
+        metrics.sort_unstable_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
+        metrics
+    }
+
+    /// The metric of this name, if it has had a series.
+    pub fn metric(&self, name: &str) -> Option<Arc<Metric>> {
+        let families = self.shared.families();
+        families.values().find(|family| &*family.metric.name == name).map(|family| Arc::clone(&family.metric))
+    }
+
+    /// The series of a metric: those from `known` on when its `version` is still `version`, else all.
+    /// True when they continue what is known.
+    pub fn series_since(&self, metric: &Metric, version: u64, known: usize) -> (Family, bool) {
+        let families = self.shared.families();
+        let Some(family) = families.get(&metric.id.0) else {
+            return (Family { metric: Arc::new(metric.clone()), series: Vec::new(), version }, known == 0);
+        };
+        let continues = family.version == version && known <= family.series.len();
+        let series = family.series[if continues { known } else { 0 }..].to_vec();
+        (Family { metric: Arc::clone(&family.metric), series, version: family.version }, continues)
+    }
+
+    /// The live series of a metric, ascending by id.
+    pub fn series(&self, metric: &Metric) -> Vec<(SeriesId, Slot)> {
+        self.shared.families().get(&metric.id.0).map_or_else(Vec::new, |family| family.series.clone())
+    }
+
+    /// The durable id of a live series.
+    pub fn id_of(&self, metric: &Metric, labels: &Labels) -> Option<SeriesId> {
+        let table = self.shared.table.lock();
+        table.get(metric.kind, table.lookup(metric, labels)?)?.id
+    }
+
+    /// The labels of live series, in the order asked; empty for one that has left since.
+    pub fn labels(&self, kind: Kind, series: &[(SeriesId, Slot)], mut visit: impl FnMut(&Labels)) {
+        let none = Labels::empty();
+        // One lock for so many, so that decoders who meet a new series do not wait long.
+        for run in series.chunks(256) {
+            let table = self.shared.table.lock();
+            for (id, slot) in run {
+                let entry = table.get(kind, *slot).filter(|entry| entry.id == Some(*id));
+                visit(entry.map_or(&none, |entry| &entry.labels));
+            }
+        }
+    }
+
+    /// The width of a slice.
+    pub fn slice_width(&self) -> SliceWidth {
+        self.shared.width
+    }
+
+    /// Windows that were dropped to one digit because of `limits.cells`, since the start.
+    pub fn coarsened(&self) -> u64 {
+        self.shared.coarsened.load(Ordering::Relaxed)
+    }
+
+    /// Heap bytes of the window sketches.
+    pub fn cell_bytes(&self) -> u64 {
+        self.shared.cell_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Heap bytes of everything, about; walks every series.
+    pub fn heap_bytes(&self) -> usize {
+        let members: usize = self.shared.families().values().map(|family| family.series.capacity() * 8).sum();
+        let chunks = self.shared.chunks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        members + chunks.iter().flatten().map(|chunk| fold::lock(chunk).heap_bytes()).sum::<usize>()
+    }
+}

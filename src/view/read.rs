@@ -1,0 +1,311 @@
+//! What can be asked of the view.
+//!
+//! In: durable ids. Out: plain values, copied under the lock of one chunk at a time. Invariants: the
+//! answers of one series are of one commit; counts and buckets are cumulative / 4096 rounded half up, so
+//! that `+Inf` = count and buckets are monotone (V2); a quantile carries its bound and what it covers (V4).
+
+use super::chunk::Chunk;
+use super::state::{DistributionState, StateRef};
+use super::{View, fold, place_of};
+use crate::event::{Kind, Metric, SeriesId, Timestamp, WEIGHT_ONE};
+use crate::sketch::{self, Digits};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterValue {
+    /// Total in 10⁻⁹.
+    pub nanos: i128,
+    /// Since when (S2).
+    pub created: Timestamp,
+    /// Of the newest sample, about: its commit.
+    pub seen: Timestamp,
+}
+
+/// A gauge.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GaugeValue {
+    /// The newest value; `None` before the first.
+    pub last: Option<f64>,
+    /// Event time of the newest value.
+    pub time: Timestamp,
+    /// Sets seen since `created`, and their least and greatest value.
+    pub count: u64,
+    /// Infinite before the first.
+    pub min: f64,
+    /// Infinite before the first.
+    pub max: f64,
+    /// Since when (S2).
+    pub created: Timestamp,
+}
+
+/// A set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetValue {
+    /// Distinct members in the window.
+    pub distinct: u64,
+    /// Since when (S2).
+    pub created: Timestamp,
+    /// Of the newest sample, about: its commit.
+    pub seen: Timestamp,
+}
+
+/// A distribution, without its buckets and quantiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DistributionValue {
+    /// What its samples stand for since `created`: Σ weight, rounded.
+    pub count: u128,
+    /// Samples seen.
+    pub samples: u64,
+    /// Σ value × weight in scale units, rounded.
+    pub sum: i128,
+    /// Least value in scale units; `None` before the first.
+    pub min: Option<i64>,
+    /// Greatest value in scale units.
+    pub max: Option<i64>,
+    /// Samples seen in the window.
+    pub window_samples: u64,
+    /// Resolution of the window.
+    pub digits: Digits,
+    /// Since when (S2).
+    pub created: Timestamp,
+    /// Of the newest sample, about: its commit.
+    pub seen: Timestamp,
+}
+
+/// Distributions of one metric, in columns: what a renderer reads.
+#[derive(Default)]
+pub struct Distributions {
+    /// In the order asked; `None` for a series that has left.
+    pub values: Vec<Option<DistributionValue>>,
+    /// Per value as many as were asked for, in scale units; meaningless when its window is empty.
+    pub quantiles: Vec<i64>,
+    /// Per value the counts not above each declared bound.
+    pub buckets: Vec<u128>,
+}
+
+/// One quantile of a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantile {
+    /// In [0, 1].
+    pub q: f64,
+    /// In base units; NaN when the window is empty.
+    pub value: f64,
+    /// Relative error bound; infinite at zero, where it is half a scale unit.
+    pub bound: f64,
+}
+
+/// Everything about one distribution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DistributionStats {
+    /// What its samples stand for since creation.
+    pub count: u128,
+    /// Samples seen since creation.
+    pub samples: u64,
+    /// Σ in base units.
+    pub sum: f64,
+    /// Least value in base units; NaN before the first.
+    pub min: f64,
+    /// Greatest value in base units; NaN before the first.
+    pub max: f64,
+    /// `sum / count`; NaN before the first.
+    pub mean: f64,
+    /// (declared bound in base units, count not above it).
+    pub buckets: Vec<(f64, u128)>,
+    /// Of the window.
+    pub quantiles: Vec<Quantile>,
+    /// Samples seen in the window.
+    pub window_samples: u64,
+    /// What the window spans, in seconds: N slices, the last of them open.
+    pub window_seconds: f64,
+    /// Since when (S2).
+    pub created: Timestamp,
+}
+
+/// The value of any series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// See [`CounterValue`].
+    Counter(CounterValue),
+    /// See [`GaugeValue`].
+    Gauge(GaugeValue),
+    /// See [`DistributionValue`].
+    Distribution(DistributionValue),
+    /// See [`SetValue`].
+    Set(SetValue),
+}
+
+/// × 4096 to whole, half up.
+fn whole(weight: u128) -> u128 {
+    weight.saturating_add(u128::from(WEIGHT_ONE / 2)) / u128::from(WEIGHT_ONE)
+}
+
+fn distribution_value(state: &DistributionState) -> DistributionValue {
+    let totals = &state.totals;
+    let has_samples = totals.samples > 0;
+    DistributionValue {
+        count: whole(totals.weight),
+        samples: totals.samples,
+        sum: totals.sum.saturating_add(i128::from(WEIGHT_ONE / 2)).div_euclid(i128::from(WEIGHT_ONE)),
+        min: has_samples.then_some(totals.min),
+        max: has_samples.then_some(totals.max),
+        window_samples: state.window.samples,
+        digits: state.window.sketch.digits(),
+        created: Timestamp(state.identity.created),
+        seen: Timestamp(state.identity.seen),
+    }
+}
+
+fn value_of(state: StateRef<'_>, lowest: u32) -> Value {
+    let identity = state.identity();
+    let (created, seen) = (Timestamp(identity.created), Timestamp(identity.seen));
+    match state {
+        StateRef::Counter(state) => Value::Counter(CounterValue { nanos: state.total, created, seen }),
+        StateRef::Gauge(state) => {
+            let sum = &state.sum;
+            Value::Gauge(GaugeValue {
+                last: (sum.count > 0).then_some(sum.last),
+                time: if sum.count > 0 { Timestamp(sum.time) } else { created },
+                count: sum.count,
+                min: sum.min,
+                max: sum.max,
+                created,
+            })
+        }
+        StateRef::Distribution(state) => Value::Distribution(distribution_value(state)),
+        StateRef::Set(state) => Value::Set(SetValue { distinct: state.estimate(lowest), created, seen }),
+    }
+}
+
+impl View {
+    /// Calls `visit` for each id in order, with its chunk (locked once per run of ids) or `None`.
+    fn visit(&self, ids: &[SeriesId], mut visit: impl FnMut(Option<(&Chunk, u16)>)) {
+        let mut rest = ids;
+        while let Some(first) = rest.first() {
+            let (block, _) = place_of(*first);
+            let run = rest.iter().take_while(|id| place_of(**id).0 == block).count();
+            let chunk = self.chunk(block);
+            let locked = chunk.as_deref().map(fold::lock);
+            for id in &rest[..run] {
+                visit(locked.as_deref().map(|chunk| (chunk, place_of(*id).1)));
+            }
+            drop(locked);
+            rest = &rest[run..];
+        }
+    }
+
+    fn chunk(&self, block: u32) -> Option<Arc<Mutex<Chunk>>> {
+        self.shared.chunks.read().unwrap_or_else(PoisonError::into_inner).get(block as usize)?.clone()
+    }
+
+    fn lowest(&self, metric: &Metric) -> u32 {
+        self.shared.open.load(Ordering::Relaxed).saturating_sub(metric.window_slices.max(1) - 1)
+    }
+
+    /// Calls `visit` with the counters in the order asked; `None` for a series that has left. Runs under
+    /// the lock of a chunk: formatting a number there is cheaper than keeping it.
+    pub fn read_counters(&self, ids: &[SeriesId], mut visit: impl FnMut(Option<CounterValue>)) {
+        self.visit(ids, |place| {
+            visit(place.and_then(|(chunk, offset)| {
+                let state = &chunk.counters[chunk.index(Kind::Counter, offset)?];
+                Some(CounterValue {
+                    nanos: state.total,
+                    created: Timestamp(state.identity.created),
+                    seen: Timestamp(state.identity.seen),
+                })
+            }));
+        });
+    }
+
+    /// Appends the values of series of any kind but distributions' buckets and quantiles.
+    pub fn read(&self, metric: &Metric, ids: &[SeriesId], out: &mut Vec<Option<Value>>) {
+        let lowest = self.lowest(metric);
+        self.visit(ids, |place| {
+            out.push(place.and_then(|(chunk, offset)| Some(value_of(chunk.get(offset)?, lowest))));
+        });
+    }
+
+    /// Fills `out` with the distributions, their quantiles (ascending) over the window, and their buckets
+    /// when asked for (`bounds` is how many the metric declares).
+    pub fn read_distributions(&self, ids: &[SeriesId], quantiles: &[f64], bounds: usize, out: &mut Distributions) {
+        out.values.clear();
+        out.quantiles.clear();
+        out.buckets.clear();
+        let mut answers = Vec::with_capacity(quantiles.len());
+        self.visit(ids, |place| {
+            let state =
+                place.and_then(|(chunk, offset)| Some(&chunk.distributions[chunk.index(Kind::Distribution, offset)?]));
+            out.values.push(state.map(distribution_value));
+            answers.clear();
+            if let Some(state) = state
+                && !quantiles.is_empty()
+                && let Some((min, max)) = state.window.extremes()
+            {
+                state.window.sketch.quantiles(quantiles, min, max, &mut answers);
+            }
+            answers.resize(quantiles.len(), 0);
+            out.quantiles.extend_from_slice(&answers);
+            let buckets = state.map_or(&[][..], |state| &state.totals.buckets[..]);
+            let known = buckets.len().min(bounds);
+            out.buckets.extend(buckets[..known].iter().map(|weight| whole(*weight)));
+            out.buckets.extend(std::iter::repeat_n(0, bounds - known));
+        });
+    }
+
+    /// The value of one series; `None` when it is not in memory.
+    pub fn value(&self, metric: &Metric, id: SeriesId) -> Option<Value> {
+        let mut out = Vec::with_capacity(1);
+        self.read(metric, &[id], &mut out);
+        out.pop()?
+    }
+
+    /// Everything about one distribution, with these quantiles (in [0, 1], ascending).
+    pub fn stats(&self, metric: &Metric, id: SeriesId, quantiles: &[f64]) -> Option<DistributionStats> {
+        let mut column = Distributions::default();
+        let bounds = metric.buckets.as_ref().map_or(&[][..], |buckets| &buckets.bounds[..]);
+        self.read_distributions(&[id], quantiles, bounds.len(), &mut column);
+        let value = column.values[0]?;
+        let scale = metric.scale;
+        let sum = scale.value_of(value.sum);
+        let answer = |(q, units): (&f64, &i64)| {
+            let is_empty = value.window_samples == 0;
+            Quantile {
+                q: *q,
+                value: if is_empty { f64::NAN } else { scale.value_of(i128::from(*units)) },
+                bound: if is_empty { f64::NAN } else { value.bound(*units) },
+            }
+        };
+        let extreme = |units: Option<i64>| units.map_or(f64::NAN, |units| scale.value_of(i128::from(units)));
+        Some(DistributionStats {
+            count: value.count,
+            samples: value.samples,
+            sum,
+            min: extreme(value.min),
+            max: extreme(value.max),
+            mean: if value.count == 0 { f64::NAN } else { sum / value.count as f64 },
+            buckets: bounds.iter().copied().zip(column.buckets).collect(),
+            quantiles: quantiles.iter().zip(&column.quantiles).map(answer).collect(),
+            window_samples: value.window_samples,
+            window_seconds: self.window_seconds(metric),
+            created: value.created,
+        })
+    }
+
+    /// One quantile of a distribution's window; `None` when the series is not in memory.
+    pub fn quantile(&self, metric: &Metric, id: SeriesId, q: f64) -> Option<Quantile> {
+        self.stats(metric, id, &[q])?.quantiles.pop()
+    }
+
+    /// What a metric's window spans, in seconds.
+    pub fn window_seconds(&self, metric: &Metric) -> f64 {
+        f64::from(metric.window_slices.max(1)) * (self.shared.width.nanos() as f64 / 1e9)
+    }
+}
+
+impl DistributionValue {
+    /// The relative error bound of a quantile of this window that reads `units` (V4).
+    pub fn bound(&self, units: i64) -> f64 {
+        sketch::bound(self.digits, units as f64)
+    }
+}

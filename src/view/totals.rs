@@ -1,0 +1,378 @@
+//! The stored form of the totals of 1,024 series.
+//!
+//! In: a chunk, and what the file held before. Out: bytes, opaque to the store. Invariants: series that
+//! are not in memory are carried over unchanged; `decode(encode(x)) == x`; no bytes make decoding panic
+//! or allocate more than they are long.
+//!
+//! Format 1, integers as LEB128 varints (zigzag where signed, up to 128 bits):
+//!
+//! ```text
+//! block        = version:u8=1 n:varint bounds*n rows:varint row*rows
+//! bounds       = n:varint first:zigzag gap:varint*(n-1)          (declared bounds in scale units)
+//! row          = offset_gap:varint kind:u8 created:zigzag (seen-created):zigzag body
+//! counter      = total:zigzag                                    (10⁻⁹)
+//! gauge        = count:varint [count>0: last:f64 min:f64 max:f64 time:zigzag position:varint sum:zigzag]
+//! distribution = samples:varint [samples>0: weight:varint sum:zigzag min:zigzag (max-min):varint]
+//!                bounds:varint                                   (0 none, else 1 + index; then per bound
+//!                (count-previous count):varint*                   the weight not above it)
+//! set          = nothing                                         (a set has no totals)
+//! ```
+
+use super::chunk::Chunk;
+use super::rows::Rule;
+use super::state::{Bounds, DistributionTotals, StateRef};
+use crate::delta::GaugeSum;
+use crate::delta::part::Corrupt;
+use crate::event::Kind;
+use std::collections::BTreeMap;
+
+const VERSION: u8 = 1;
+
+/// The totals of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Totals {
+    Counter(i128),
+    Gauge(GaugeSum),
+    /// The bounds stand beside: index into [`Stored::bounds`].
+    Distribution(DistributionTotals, Option<usize>),
+    Set,
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct StoredRow {
+    created: i64,
+    seen: i64,
+    totals: Totals,
+}
+
+/// A decoded block.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Stored {
+    bounds: Vec<Box<[i64]>>,
+    rows: BTreeMap<u16, StoredRow>,
+}
+
+/// Adds stored totals to the series of a chunk that await them.
+pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]) -> Result<(), Corrupt> {
+    for (offset, row) in &stored.rows {
+        let Some(identity) = chunk.identity_mut(*offset) else { continue };
+        if !identity.awaits_totals {
+            continue;
+        }
+        identity.awaits_totals = false;
+        identity.created = row.created;
+        identity.seen = identity.seen.max(row.seen);
+        let metric = identity.metric;
+        let place = |kind: Kind| chunk.index(kind, *offset).ok_or(Corrupt { at: 0 });
+        match &row.totals {
+            Totals::Counter(total) => {
+                let at = place(Kind::Counter)?;
+                chunk.counters[at].total += total;
+            }
+            Totals::Gauge(sum) => {
+                let at = place(Kind::Gauge)?;
+                chunk.gauges[at].sum.merge(sum);
+            }
+            Totals::Distribution(totals, bounds) => {
+                let at = place(Kind::Distribution)?;
+                let rule = rules.get(metric as usize).and_then(Option::as_ref);
+                let own = rule.and_then(|rule| rule.bounds.as_ref());
+                chunk.distributions[at].totals.merge(&adopted(totals, bounds.map(|at| &*stored.bounds[at]), own));
+            }
+            Totals::Set => {
+                place(Kind::Set)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Totals in a metric's present bounds.
+fn adopted(totals: &DistributionTotals, bounds: Option<&[i64]>, own: Option<&Bounds>) -> DistributionTotals {
+    let mut totals = totals.clone();
+    totals.buckets = match (own, bounds) {
+        (Some(own), Some(bounds)) if *own.units == *bounds => totals.buckets,
+        (Some(own), bounds) => own.adopt(bounds.unwrap_or(&[]), &totals.buckets),
+        (None, _) => Box::default(),
+    };
+    totals
+}
+
+/// Encodes the series of a chunk, of `departed` those that are not in the chunk, and of `stored` the rest.
+pub(super) fn encode(
+    chunk: Option<&Chunk>,
+    departed: Option<&Stored>,
+    stored: Option<Stored>,
+    rules: &[Option<Rule>],
+) -> Option<Vec<u8>> {
+    let mut block = stored.unwrap_or_default();
+    if let Some(departed) = departed {
+        block.put_all(departed);
+    }
+    chunk.into_iter().flat_map(Chunk::iter).for_each(|state| block.put_state(&state, rules));
+    (!block.rows.is_empty()).then(|| block.write())
+}
+
+impl Stored {
+    /// Keeps the totals of a series, in place of what was kept of it.
+    pub(super) fn put_state(&mut self, state: &StateRef<'_>, rules: &[Option<Rule>]) {
+        let identity = *state.identity();
+        let totals = match state {
+            StateRef::Counter(state) => Totals::Counter(state.total),
+            StateRef::Gauge(state) => Totals::Gauge(state.sum.clone()),
+            StateRef::Distribution(state) => {
+                let rule = rules.get(identity.metric as usize).and_then(Option::as_ref);
+                let index = rule.and_then(|rule| rule.bounds.as_ref()).map(|own| self.intern(&own.units));
+                Totals::Distribution(state.totals.clone(), index)
+            }
+            StateRef::Set(_) => Totals::Set,
+        };
+        self.rows.insert(identity.offset, StoredRow { created: identity.created, seen: identity.seen, totals });
+    }
+
+    /// Keeps every row of another block, in place of its own.
+    fn put_all(&mut self, other: &Stored) {
+        for (offset, row) in &other.rows {
+            let mut row = row.clone();
+            if let Totals::Distribution(_, Some(index)) = &mut row.totals {
+                *index = self.intern(&other.bounds[*index]);
+            }
+            self.rows.insert(*offset, row);
+        }
+    }
+
+    /// Forgets a series.
+    pub(super) fn remove(&mut self, offset: u16) {
+        self.rows.remove(&offset);
+    }
+
+    fn intern(&mut self, bounds: &[i64]) -> usize {
+        self.bounds.iter().position(|known| **known == *bounds).unwrap_or_else(|| {
+            self.bounds.push(bounds.into());
+            self.bounds.len() - 1
+        })
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        put(&mut out, self.bounds.len() as u128);
+        for bounds in &self.bounds {
+            put(&mut out, bounds.len() as u128);
+            let mut previous = None;
+            for bound in bounds {
+                match previous {
+                    None => put_signed(&mut out, i128::from(*bound)),
+                    Some(previous) => put(&mut out, bound.wrapping_sub(previous) as u64 as u128),
+                }
+                previous = Some(*bound);
+            }
+        }
+        put(&mut out, self.rows.len() as u128);
+        let mut next = 0;
+        for (offset, row) in &self.rows {
+            put(&mut out, u128::from(offset - next));
+            next = offset + 1;
+            row.write(&mut out);
+        }
+        out
+    }
+}
+
+impl StoredRow {
+    fn write(&self, out: &mut Vec<u8>) {
+        let kind = match self.totals {
+            Totals::Counter(_) => Kind::Counter,
+            Totals::Gauge(_) => Kind::Gauge,
+            Totals::Distribution(..) => Kind::Distribution,
+            Totals::Set => Kind::Set,
+        };
+        out.push(kind as u8);
+        put_signed(out, i128::from(self.created));
+        put_signed(out, i128::from(self.seen) - i128::from(self.created));
+        match &self.totals {
+            Totals::Counter(total) => put_signed(out, *total),
+            Totals::Gauge(sum) => {
+                put(out, u128::from(sum.count));
+                if sum.count > 0 {
+                    for value in [sum.last, sum.min, sum.max] {
+                        out.extend_from_slice(&value.to_le_bytes());
+                    }
+                    put_signed(out, i128::from(sum.time));
+                    put(out, u128::from(sum.position));
+                    put_signed(out, sum.sum);
+                }
+            }
+            Totals::Distribution(totals, bounds) => {
+                put(out, u128::from(totals.samples));
+                if totals.samples > 0 {
+                    put(out, totals.weight);
+                    put_signed(out, totals.sum);
+                    put_signed(out, i128::from(totals.min));
+                    put(out, totals.max.wrapping_sub(totals.min) as u64 as u128);
+                }
+                put(out, bounds.map_or(0, |at| at as u128 + 1));
+                let mut previous = 0;
+                for bucket in &totals.buckets {
+                    put(out, bucket - previous);
+                    previous = *bucket;
+                }
+            }
+            Totals::Set => {}
+        }
+    }
+}
+
+/// Reads a block.
+///
+/// # Errors
+/// Where the bytes stop being one.
+pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Corrupt> {
+    if bytes.first() != Some(&VERSION) {
+        return Err(Corrupt { at: 0 });
+    }
+    let mut reader = Reader { bytes, at: 1 };
+    let mut stored = Stored::default();
+    for _ in 0..reader.unsigned()? {
+        let len = reader.length()?;
+        let mut bounds: Vec<i64> = Vec::with_capacity(len);
+        for _ in 0..len {
+            let bound = match bounds.last() {
+                None => reader.signed_64()?,
+                Some(previous) => {
+                    let gap = u64::try_from(reader.unsigned()?).map_err(|_| reader.corrupt())?;
+                    previous.checked_add_unsigned(gap).ok_or(reader.corrupt())?
+                }
+            };
+            bounds.push(bound);
+        }
+        stored.bounds.push(bounds.into());
+    }
+    let mut next = 0u16;
+    for _ in 0..reader.unsigned()? {
+        let gap = u16::try_from(reader.unsigned()?).map_err(|_| reader.corrupt())?;
+        let offset = next.checked_add(gap).filter(|offset| *offset < 1024).ok_or(reader.corrupt())?;
+        next = offset + 1;
+        stored.rows.insert(offset, reader.row(&stored.bounds)?);
+    }
+    if reader.at != bytes.len() {
+        return Err(reader.corrupt());
+    }
+    Ok(stored)
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn corrupt(&self) -> Corrupt {
+        Corrupt { at: self.at }
+    }
+
+    fn row(&mut self, bounds: &[Box<[i64]>]) -> Result<StoredRow, Corrupt> {
+        let kind = self.bytes.get(self.at).copied().and_then(Kind::from_code).ok_or(self.corrupt())?;
+        self.at += 1;
+        let created = self.signed_64()?;
+        let seen = i128::from(created).checked_add(self.signed()?).and_then(|seen| i64::try_from(seen).ok());
+        let seen = seen.ok_or(self.corrupt())?;
+        let totals = match kind {
+            Kind::Counter => Totals::Counter(self.signed()?),
+            Kind::Gauge => Totals::Gauge(self.gauge()?),
+            Kind::Distribution => self.distribution(bounds)?,
+            Kind::Set => Totals::Set,
+        };
+        Ok(StoredRow { created, seen, totals })
+    }
+
+    fn gauge(&mut self) -> Result<GaugeSum, Corrupt> {
+        let mut sum = GaugeSum { count: self.unsigned_64()?, ..GaugeSum::default() };
+        if sum.count > 0 {
+            (sum.last, sum.min, sum.max) = (self.float()?, self.float()?, self.float()?);
+            (sum.time, sum.position, sum.sum) = (self.signed_64()?, self.unsigned_64()?, self.signed()?);
+        }
+        Ok(sum)
+    }
+
+    fn distribution(&mut self, bounds: &[Box<[i64]>]) -> Result<Totals, Corrupt> {
+        let mut totals = DistributionTotals::new(None);
+        totals.samples = self.unsigned_64()?;
+        if totals.samples > 0 {
+            (totals.weight, totals.sum, totals.min) = (self.unsigned()?, self.signed()?, self.signed_64()?);
+            let span = self.unsigned_64()?;
+            totals.max = totals.min.checked_add_unsigned(span).ok_or(self.corrupt())?;
+        }
+        let index = match self.unsigned()? {
+            0 => None,
+            at if at <= bounds.len() as u128 => Some(at as usize - 1),
+            _ => return Err(self.corrupt()),
+        };
+        if let Some(index) = index {
+            let mut previous = 0u128;
+            let mut buckets = Vec::with_capacity(bounds[index].len());
+            for _ in 0..bounds[index].len() {
+                previous = previous.checked_add(self.unsigned()?).ok_or(self.corrupt())?;
+                buckets.push(previous);
+            }
+            totals.buckets = buckets.into();
+        }
+        Ok(Totals::Distribution(totals, index))
+    }
+
+    fn unsigned(&mut self) -> Result<u128, Corrupt> {
+        let mut value = 0u128;
+        for shift in (0..128).step_by(7) {
+            let byte = *self.bytes.get(self.at).ok_or(self.corrupt())?;
+            self.at += 1;
+            if shift == 126 && byte > 3 {
+                return Err(self.corrupt());
+            }
+            value |= u128::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(self.corrupt())
+    }
+
+    fn unsigned_64(&mut self) -> Result<u64, Corrupt> {
+        u64::try_from(self.unsigned()?).map_err(|_| self.corrupt())
+    }
+
+    fn signed(&mut self) -> Result<i128, Corrupt> {
+        let v = self.unsigned()?;
+        Ok((v >> 1) as i128 ^ -((v & 1) as i128))
+    }
+
+    fn signed_64(&mut self) -> Result<i64, Corrupt> {
+        i64::try_from(self.signed()?).map_err(|_| self.corrupt())
+    }
+
+    /// A number of things that take at least a byte each.
+    fn length(&mut self) -> Result<usize, Corrupt> {
+        let length = self.unsigned()?;
+        if length > (self.bytes.len() - self.at) as u128 {
+            return Err(self.corrupt());
+        }
+        Ok(length as usize)
+    }
+
+    fn float(&mut self) -> Result<f64, Corrupt> {
+        let bytes = self.bytes.get(self.at..self.at + 8).ok_or(self.corrupt())?;
+        self.at += 8;
+        Ok(f64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut value: u128) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_signed(out: &mut Vec<u8>, value: i128) {
+    put(out, ((value << 1) ^ (value >> 127)) as u128);
+}
