@@ -1,0 +1,190 @@
+//! The JSON bodies: `/metrics.json` and `/api/metrics`.
+//!
+//! In: a family and its ids. Out: one member of the object, with the comma before it unless it is the
+//! first. Invariant: one member per metric, whatever `expose` says; NaN is null.
+
+use super::render::{FamilyText, RUN};
+use super::{Exposed, LiveFamily, LiveValues};
+use crate::codec::exposition::{
+    FamilyType, put_f64, put_json_f64, put_json_labels, put_json_string, put_u64, put_u128, put_units,
+};
+use crate::event::{Labels, Metric, Timestamp};
+use crate::view::read::Distributions;
+use crate::view::{DistributionValue, Value, View};
+
+pub(super) fn put_head(out: &mut Vec<u8>, is_api: bool, live: &LiveValues) {
+    if is_api {
+        out.extend_from_slice(b"{\"timestamp\":");
+        let rfc_3339 = jiff::Timestamp::from_nanosecond(i128::from(live.now.0)).map(|now| now.to_string());
+        put_json_string(out, &rfc_3339.unwrap_or_default());
+        out.extend_from_slice(b",\"uptime_seconds\":");
+        put_json_f64(out, live.uptime_seconds);
+        out.extend_from_slice(b",\"metrics\":");
+    }
+    out.push(b'{');
+}
+
+fn word(kind: FamilyType) -> &'static str {
+    match kind {
+        FamilyType::Counter => "counter",
+        FamilyType::Gauge => "gauge",
+        FamilyType::Summary => "summary",
+        FamilyType::Histogram => "histogram",
+    }
+}
+
+fn begin(out: &mut Vec<u8>, is_first: bool, name: &str, kind: FamilyType, help: &str, unit: &str) {
+    if !is_first {
+        out.push(b',');
+    }
+    put_json_string(out, name);
+    out.extend_from_slice(b":{\"type\":");
+    put_json_string(out, word(kind));
+    out.extend_from_slice(b",\"help\":");
+    put_json_string(out, help);
+    out.extend_from_slice(b",\"unit\":");
+    put_json_string(out, unit);
+}
+
+/// `,"labels":{},"value":n,"timestamp":n` without the comma.
+fn put_sample(out: &mut Vec<u8>, labels: &Labels, time: Timestamp, value: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"\"labels\":");
+    put_json_labels(out, labels);
+    out.extend_from_slice(b",\"value\":");
+    value(out);
+    out.extend_from_slice(b",\"timestamp\":");
+    put_units(out, i128::from(time.0), 9);
+}
+
+/// A family whose samples were written one after another, each from `{` on.
+fn end(out: &mut Vec<u8>, is_api: bool, samples: &[Vec<u8>]) {
+    if let ([only], true) = (samples, is_api) {
+        out.push(b',');
+        out.extend_from_slice(only);
+    }
+    out.extend_from_slice(b",\"samples\":[");
+    for (at, sample) in samples.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
+        out.extend_from_slice(sample);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+}
+
+pub(super) fn put_live(out: &mut Vec<u8>, is_first: bool, is_api: bool, now: Timestamp, family: &LiveFamily) {
+    begin(out, is_first, family.name, family.kind, family.help, family.unit);
+    let samples: Vec<_> = family
+        .samples
+        .iter()
+        .map(|(labels, value)| {
+            let mut sample = Vec::new();
+            put_sample(&mut sample, labels, now, |out| put_json_f64(out, *value));
+            sample
+        })
+        .collect();
+    end(out, is_api, &samples);
+}
+
+pub(super) fn put_family(
+    out: &mut Vec<u8>,
+    view: &View,
+    is_api: bool,
+    family: &Exposed,
+    text: &FamilyText,
+    zero: Option<&Labels>,
+) {
+    let metric = &*family.metric;
+    let is_first = out.is_empty();
+    begin(out, is_first, &metric.name, family.kind, &metric.help, metric.unit.as_str());
+    let mut samples = Vec::new();
+    if let Some(labels) = zero {
+        let mut sample = Vec::new();
+        put_sample(&mut sample, labels, Timestamp(0), |out| out.push(b'0'));
+        samples.push(sample);
+    }
+    let mut column = Distributions::default();
+    let bounds = metric.buckets.as_ref().map_or(&[][..], |buckets| &buckets.bounds[..]);
+    for (ids, slots) in text.ids.chunks(RUN).zip(text.slots.chunks(RUN)) {
+        let mut values = Vec::new();
+        view.read(metric, ids, &mut values);
+        view.read_distributions(ids, &metric.quantiles, bounds.len(), &mut column);
+        let series: Vec<_> = ids.iter().copied().zip(slots.iter().copied()).collect();
+        let mut at = 0;
+        view.labels(metric.kind, &series, |labels| {
+            let (index, mut sample) = (at, Vec::new());
+            at += 1;
+            match values[index] {
+                Some(Value::Counter(v)) => put_sample(&mut sample, labels, v.seen, |out| put_units(out, v.nanos, 9)),
+                Some(Value::Gauge(v)) => {
+                    put_sample(&mut sample, labels, v.time, |out| put_json_f64(out, v.last.unwrap_or(0.0)));
+                }
+                Some(Value::Set(v)) => put_sample(&mut sample, labels, v.seen, |out| put_u64(out, v.distinct)),
+                Some(Value::Distribution(_)) => {
+                    let Some(v) = column.values[index] else { return };
+                    put_sample(&mut sample, labels, v.seen, |out| put_u128(out, v.count));
+                    let quantiles = &column.quantiles[index * metric.quantiles.len()..][..metric.quantiles.len()];
+                    let buckets = &column.buckets[index * bounds.len()..][..bounds.len()];
+                    put_distribution(&mut sample, view, metric, &v, quantiles, bounds, buckets);
+                }
+                None => return,
+            }
+            samples.push(sample);
+        });
+    }
+    end(out, is_api, &samples);
+}
+
+fn put_distribution(
+    out: &mut Vec<u8>,
+    view: &View,
+    metric: &Metric,
+    value: &DistributionValue,
+    quantiles: &[i64],
+    bounds: &[f64],
+    buckets: &[u128],
+) {
+    let exponent = metric.scale.exponent();
+    let put_extreme = |out: &mut Vec<u8>, key: &str, units: Option<i64>| {
+        out.extend_from_slice(key.as_bytes());
+        match units {
+            Some(units) => put_units(out, i128::from(units), exponent),
+            None => out.extend_from_slice(b"null"),
+        }
+    };
+    out.extend_from_slice(b",\"count\":");
+    put_u128(out, value.count);
+    out.extend_from_slice(b",\"sum\":");
+    put_units(out, value.sum, exponent);
+    out.extend_from_slice(b",\"mean\":");
+    put_json_f64(out, metric.scale.value_of(value.sum) / value.count as f64);
+    put_extreme(out, ",\"min\":", value.min);
+    put_extreme(out, ",\"max\":", value.max);
+    out.extend_from_slice(b",\"quantiles\":{");
+    for (at, (q, units)) in metric.quantiles.iter().zip(quantiles).enumerate() {
+        out.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
+        put_f64(out, *q);
+        put_extreme(out, "\":", (value.window_samples > 0).then_some(*units));
+    }
+    out.extend_from_slice(b"},\"buckets\":{");
+    for (bound, count) in bounds.iter().zip(buckets) {
+        out.push(b'"');
+        put_f64(out, *bound);
+        out.extend_from_slice(b"\":");
+        put_u128(out, *count);
+        out.push(b',');
+    }
+    if bounds.is_empty() {
+        out.push(b'}');
+    } else {
+        out.extend_from_slice(b"\"+Inf\":");
+        put_u128(out, value.count);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b",\"window\":{\"count\":");
+    put_u64(out, value.window_samples);
+    out.extend_from_slice(b",\"seconds\":");
+    put_json_f64(out, view.window_seconds(metric));
+    out.extend_from_slice(b",\"relative_error\":");
+    put_json_f64(out, value.digits.relative_error());
+    out.push(b'}');
+}
