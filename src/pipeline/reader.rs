@@ -1,0 +1,405 @@
+//! Tables as they were written: values with their places, references replaced, nothing judged.
+//!
+//! In: the text of one file and the variables of the environment. Out: [`Node`]s, and through [`TableReader`] the
+//! typed keys of a table. Owns: which overrides were used. Invariant: each key is asked for once, and whatever
+//! nobody asked for is reported as unknown, so a misspelt key never passes silently. This is serde's
+//! `deny_unknown_fields` with all errors of a file at once, which serde cannot give: it stops at the first.
+
+use super::diagnostic::{Diagnostic, Diagnostics, Place, SourceText};
+use super::value::{parse_duration, parse_size, substitute};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use toml::de::{DeTable, DeValue};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// A value as written.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) kind: NodeKind,
+    pub(super) place: Place,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum NodeKind {
+    /// `whole`: one reference or override, which takes the type of the key; `literal`: nothing was replaced.
+    Text {
+        text: String,
+        whole: bool,
+        literal: bool,
+    },
+    Integer(i64),
+    Float(f64),
+    Bool(bool),
+    List(Vec<Node>),
+    Table(Vec<Entry>),
+    /// Dates, and numbers out of range.
+    Other(&'static str),
+    /// Reported already.
+    Broken,
+}
+
+/// A key and its value.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) key_place: Place,
+    pub(super) node: Node,
+}
+
+impl Node {
+    fn what(&self) -> &'static str {
+        match self.kind {
+            NodeKind::Text { .. } => "a string",
+            NodeKind::Integer(_) => "an integer",
+            NodeKind::Float(_) => "a number",
+            NodeKind::Bool(_) => "a boolean",
+            NodeKind::List(_) => "a list",
+            NodeKind::Table(_) => "a table",
+            NodeKind::Other(what) => what,
+            NodeKind::Broken => "what could not be read",
+        }
+    }
+
+    fn expected(&self, what: &str) -> Diagnostic {
+        Diagnostic::new(&self.place, format!("expected {what}, found {}", self.what()))
+    }
+
+    fn is_broken(&self) -> bool {
+        match &self.kind {
+            NodeKind::Broken => true,
+            NodeKind::List(items) => items.iter().any(Node::is_broken),
+            NodeKind::Table(entries) => entries.iter().any(|entry| entry.node.is_broken()),
+            _ => false,
+        }
+    }
+
+    /// The text of a reference or override, which may stand for any type.
+    fn whole(&self) -> Option<&str> {
+        match &self.kind {
+            NodeKind::Text { text, whole: true, .. } => Some(text.trim()),
+            _ => None,
+        }
+    }
+}
+
+/// Parses one file. What cannot be parsed is reported, and the rest read on.
+pub(super) fn parse(
+    source: &Arc<SourceText>,
+    variables: &BTreeMap<String, String>,
+    errors: &mut Diagnostics,
+) -> Vec<Entry> {
+    let (table, faults) = DeTable::parse_recoverable(&source.text);
+    for fault in &faults {
+        let place = Place { source: source.clone(), span: fault.span().unwrap_or(0..0), variable: None };
+        errors.push(Diagnostic::new(&place, fault.message().trim_end().replace('\n', ", ")));
+    }
+    if !faults.is_empty() {
+        // A table torn by a syntax error would only add follow-up errors.
+        return Vec::new();
+    }
+    entries(source, table.get_ref(), variables, errors)
+}
+
+fn entries(
+    source: &Arc<SourceText>,
+    table: &DeTable<'_>,
+    variables: &BTreeMap<String, String>,
+    errors: &mut Diagnostics,
+) -> Vec<Entry> {
+    let place = |span: Range<usize>| Place { source: source.clone(), span, variable: None };
+    let mut out: Vec<Entry> = table
+        .iter()
+        .map(|(key, value)| Entry {
+            key: key.get_ref().to_string(),
+            key_place: place(key.span()),
+            node: node(source, value.get_ref(), place(value.span()), variables, errors),
+        })
+        .collect();
+    out.sort_by_key(|entry| entry.key_place.span.start);
+    out
+}
+
+fn node(
+    source: &Arc<SourceText>,
+    value: &DeValue<'_>,
+    place: Place,
+    variables: &BTreeMap<String, String>,
+    errors: &mut Diagnostics,
+) -> Node {
+    let kind = match value {
+        DeValue::String(text) => match substitute(text, variables) {
+            Ok(done) => NodeKind::Text { text: done.text, whole: done.whole, literal: !done.referenced },
+            Err(message) => {
+                errors.push(Diagnostic::new(&place, message));
+                NodeKind::Broken
+            }
+        },
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => NodeKind::Integer(number),
+            Err(_) => NodeKind::Other("an integer out of range"),
+        },
+        DeValue::Float(number) => match number.as_str().parse() {
+            Ok(number) => NodeKind::Float(number),
+            Err(_) => NodeKind::Other("a number out of range"),
+        },
+        DeValue::Boolean(value) => NodeKind::Bool(*value),
+        DeValue::Datetime(_) => NodeKind::Other("a date"),
+        DeValue::Array(items) => NodeKind::List(
+            items
+                .iter()
+                .map(|item| {
+                    let place = Place { source: source.clone(), span: item.span(), variable: None };
+                    node(source, item.get_ref(), place, variables, errors)
+                })
+                .collect(),
+        ),
+        DeValue::Table(table) => NodeKind::Table(entries(source, table, variables, errors)),
+    };
+    Node { kind, place }
+}
+
+/// The variables that override keys, `HYDROGRAPH_` and a path in capitals joined by `__`, and which were used.
+pub(super) struct Overrides<'a> {
+    variables: &'a BTreeMap<String, String>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+pub(super) const PREFIX: &str = "HYDROGRAPH_";
+
+impl<'a> Overrides<'a> {
+    pub(super) fn new(variables: &'a BTreeMap<String, String>) -> Overrides<'a> {
+        Overrides { variables, used: RefCell::default() }
+    }
+
+    /// The variable of a path, as capitals; what is not a letter or digit becomes `_`.
+    pub(super) fn variable(prefix: &str, key: &str) -> String {
+        let key: String =
+            key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        if prefix == PREFIX { format!("{PREFIX}{key}") } else { format!("{prefix}__{key}") }
+    }
+
+    fn take(&self, variable: &str, table: &Place) -> Option<Node> {
+        let value = self.variables.get(variable)?;
+        self.used.borrow_mut().insert(variable.to_owned());
+        let place = Place { variable: Some(variable.into()), ..table.clone() };
+        let kind = NodeKind::Text { text: value.clone(), whole: true, literal: false };
+        Some(Node { kind, place })
+    }
+
+    /// Variables with `__` that no key asked for.
+    pub(super) fn unused(&self) -> Vec<String> {
+        let used = self.used.borrow();
+        let own = |name: &&String| name.starts_with(PREFIX) && name.contains("__") && !used.contains(*name);
+        self.variables.keys().filter(own).cloned().collect()
+    }
+}
+
+/// Hands out the keys of one table.
+pub(super) struct TableReader<'a> {
+    /// As a person names it: `[store]`, `[sources.app]`, `[top level]`.
+    label: String,
+    /// The variable of the table.
+    variable: String,
+    pub(super) place: Place,
+    rest: Vec<Entry>,
+    overrides: &'a Overrides<'a>,
+    pub(super) errors: &'a mut Diagnostics,
+}
+
+impl<'a> TableReader<'a> {
+    pub(super) fn new(
+        label: String,
+        variable: String,
+        place: Place,
+        rest: Vec<Entry>,
+        overrides: &'a Overrides<'a>,
+        errors: &'a mut Diagnostics,
+    ) -> TableReader<'a> {
+        TableReader { label, variable, place, rest, overrides, errors }
+    }
+
+    /// The value of a key, from the environment or the file; an unreadable one is reported and `None`.
+    pub(super) fn take<T: Written>(&mut self, key: &str) -> Option<At<T>> {
+        let written = self.rest.iter().position(|entry| entry.key == key).map(|at| self.rest.remove(at).node);
+        let variable = Overrides::variable(&self.variable, key);
+        let node = self.overrides.take(&variable, &self.place).or(written)?;
+        let place = node.place.clone();
+        if node.is_broken() {
+            return None;
+        }
+        match T::read(node) {
+            Ok(value) => Some(At { value, place }),
+            Err(diagnostic) => {
+                self.errors.push(diagnostic.note(format!("for key \"{key}\" in {}", self.label)));
+                None
+            }
+        }
+    }
+
+    /// Looks at a key without taking it.
+    pub(super) fn peek(&self, key: &str) -> Option<&Entry> {
+        self.rest.iter().find(|entry| entry.key == key)
+    }
+
+    /// Reports whatever was not taken.
+    pub(super) fn finish(self, known: &[&str]) {
+        for entry in self.rest {
+            let message = format!("unknown key \"{}\" in {}", entry.key, self.label);
+            self.errors.push(Diagnostic::new(&entry.key_place, message).nearest(&entry.key, known.iter().copied()));
+        }
+    }
+}
+
+/// A type that a key may have.
+pub(super) trait Written: Sized {
+    fn read(node: Node) -> Result<Self, Diagnostic>;
+}
+
+/// A span of time in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nanos(pub(super) i64);
+
+/// A size in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bytes(pub(super) u64);
+
+/// A secret: its text, and whether it stands in the file itself.
+#[derive(Clone)]
+pub(super) struct SecretText {
+    pub(super) text: String,
+    pub(super) literal: bool,
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(…)")
+    }
+}
+
+impl Written for String {
+    fn read(node: Node) -> Result<String, Diagnostic> {
+        match node.kind {
+            NodeKind::Text { text, .. } => Ok(text),
+            _ => Err(node.expected("a string")),
+        }
+    }
+}
+
+impl Written for SecretText {
+    fn read(node: Node) -> Result<SecretText, Diagnostic> {
+        match node.kind {
+            NodeKind::Text { text, literal, .. } => Ok(SecretText { text, literal }),
+            _ => Err(node.expected("a string")),
+        }
+    }
+}
+
+impl Written for bool {
+    fn read(node: Node) -> Result<bool, Diagnostic> {
+        match (&node.kind, node.whole()) {
+            (NodeKind::Bool(value), _) => Ok(*value),
+            (_, Some("true")) => Ok(true),
+            (_, Some("false")) => Ok(false),
+            _ => Err(node.expected("true or false")),
+        }
+    }
+}
+
+impl Written for u64 {
+    fn read(node: Node) -> Result<u64, Diagnostic> {
+        let number = match (&node.kind, node.whole()) {
+            (NodeKind::Integer(number), _) => u64::try_from(*number).ok(),
+            (_, Some(text)) => text.replace('_', "").parse().ok(),
+            _ => None,
+        };
+        number.ok_or_else(|| node.expected("a whole number, not negative"))
+    }
+}
+
+impl Written for f64 {
+    fn read(node: Node) -> Result<f64, Diagnostic> {
+        match (&node.kind, node.whole()) {
+            (NodeKind::Integer(number), _) => Ok(*number as f64),
+            (NodeKind::Float(number), _) => Ok(*number),
+            (_, Some(text)) => text.parse().map_err(|_| node.expected("a number")),
+            _ => Err(node.expected("a number")),
+        }
+    }
+}
+
+impl Written for Nanos {
+    fn read(node: Node) -> Result<Nanos, Diagnostic> {
+        match &node.kind {
+            NodeKind::Text { text, .. } => parse_duration(text).map(Nanos).map_err(|e| Diagnostic::new(&node.place, e)),
+            _ => Err(node.expected("a duration like \"10s\"")),
+        }
+    }
+}
+
+impl Written for Bytes {
+    fn read(node: Node) -> Result<Bytes, Diagnostic> {
+        match &node.kind {
+            NodeKind::Text { text, .. } => parse_size(text).map(Bytes).map_err(|e| Diagnostic::new(&node.place, e)),
+            NodeKind::Integer(number) if *number >= 0 => Ok(Bytes(*number as u64)),
+            _ => Err(node.expected("a size like \"256MiB\"")),
+        }
+    }
+}
+
+/// A list; one value stands for a list of one, and a variable is split at its commas.
+impl<T: Written> Written for Vec<At<T>> {
+    fn read(node: Node) -> Result<Vec<At<T>>, Diagnostic> {
+        let items = match (node.whole(), node.kind.clone()) {
+            (Some(text), _) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(|part| Node {
+                    kind: NodeKind::Text { text: part.to_owned(), whole: true, literal: false },
+                    place: node.place.clone(),
+                })
+                .collect(),
+            (None, NodeKind::List(items)) => items,
+            (None, _) => vec![node],
+        };
+        items
+            .into_iter()
+            .map(|item| {
+                let place = item.place.clone();
+                T::read(item).map(|value| At { value, place })
+            })
+            .collect()
+    }
+}
+
+/// Names with text values, in the order of the file; the place is the key's.
+#[derive(Clone, Debug)]
+pub(super) struct TextMap(pub(super) Vec<(At<String>, String)>);
+
+impl Written for TextMap {
+    fn read(node: Node) -> Result<TextMap, Diagnostic> {
+        if let Some(text) = node.whole() {
+            let pairs = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            let pairs = pairs.map(|pair| {
+                let (key, value) = pair.split_once('=').ok_or_else(|| node.expected("name=value pairs"))?;
+                let key = At { value: key.trim().to_owned(), place: node.place.clone() };
+                Ok((key, value.trim().to_owned()))
+            });
+            return Ok(TextMap(pairs.collect::<Result<_, Diagnostic>>()?));
+        }
+        let NodeKind::Table(entries) = node.kind else { return Err(node.expected("a table of strings")) };
+        let pairs = entries.into_iter().map(|entry| {
+            let key = At { value: entry.key, place: entry.key_place };
+            String::read(entry.node).map(|value| (key, value))
+        });
+        pairs.collect::<Result<_, _>>().map(TextMap)
+    }
+}

@@ -1,0 +1,520 @@
+//! A running pipeline, as the crate's users and the front door hold it.
+//!
+//! In: a plan. Out: handles, reads that see your own writes, bodies, a report at the end. Owns: the graph.
+//! Invariants: every call is synchronous and may be made inside or outside a runtime; those that wait have
+//! a twin that does not block; dropping the last clone stops the pipeline.
+
+use super::config::PipelineFile;
+use super::diagnostic::Diagnostics;
+use super::graph::{Graph, HTTP_LINES, ListenerState, Report, StartError};
+use super::live::live_values;
+use super::paths::Environment;
+use super::plan::Plan;
+use crate::delta::SourceTally;
+use crate::event::{Clock, CommitId, Kind, Labels, Metric, SystemClock, Timestamp};
+use crate::shard::{Gone, LineOutcome, RecentRejects};
+use crate::sink::scrape::{Scrape, ScrapeBody, ScrapeFormat, ScrapePlan, ScrapeRequest, UnknownGroup};
+use crate::source::inproc::shared::{Counter, Gauge, Histogram, Set};
+use crate::source::inproc::{HandleError, Producer};
+use crate::store::StoreStatus;
+use crate::view::{DistributionStats, Quantile, Value, View};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// How long a read waits for its commit before it answers from what is durable.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
+
+/// Why a pipeline cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The files say something wrong.
+    #[error("{0}")]
+    Configuration(Diagnostics),
+    /// It could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// What could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The store does not commit now, so the answer would not hold your own writes.
+    #[error("the store does not commit now")]
+    NotCommitted,
+    /// No such metric or series.
+    #[error("no such series")]
+    Unknown,
+    /// The metric has another type.
+    #[error("the metric is of another type")]
+    OtherType,
+}
+
+/// Collects what a pipeline is made of.
+pub struct Builder {
+    files: Vec<PipelineFile>,
+    environment: Environment,
+    clock: Arc<dyn Clock>,
+}
+
+impl Builder {
+    /// Adds a pipeline file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn file(mut self, path: impl AsRef<Path>) -> Result<Builder, BuildError> {
+        let file = PipelineFile::read(path.as_ref()).map_err(|error| {
+            let mut errors = Diagnostics::new();
+            errors.push(error);
+            BuildError::Configuration(errors)
+        })?;
+        self.files.push(file);
+        Ok(self)
+    }
+
+    /// Adds the text of a pipeline file; relative paths stand in the working directory.
+    pub fn text(mut self, text: impl Into<String>) -> Builder {
+        let name = format!("text {}", self.files.len() + 1);
+        self.files.push(PipelineFile { name, text: text.into(), directory: PathBuf::from(".") });
+        self
+    }
+
+    /// Another environment than the process's, for references and directories.
+    pub fn environment(mut self, environment: Environment) -> Builder {
+        self.environment = environment;
+        self
+    }
+
+    /// Another clock than the machine's: virtual time.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Builder {
+        self.clock = clock;
+        self
+    }
+
+    /// The plan, without starting it. Without a file or text: an embedded pipeline in memory.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files.
+    pub fn plan(&self) -> Result<Plan, BuildError> {
+        let embedded = [PipelineFile {
+            name: "embedded".into(),
+            text: "name = \"embedded\"\n[store]\npath = \":memory:\"\nmax_size = \"256MiB\"\n".into(),
+            directory: PathBuf::from("."),
+        }];
+        let files = if self.files.is_empty() { &embedded[..] } else { &self.files };
+        Plan::load(files, &self.environment).map_err(BuildError::Configuration)
+    }
+
+    /// Starts the pipeline.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn start(self) -> Result<Pipeline, BuildError> {
+        let plan = self.plan()?;
+        Ok(Pipeline::start_plan(plan, &self.environment, self.clock)?)
+    }
+
+    /// As [`start`](Self::start), on a thread of its own while the caller's runtime goes on.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub async fn start_async(self) -> Result<Pipeline, BuildError> {
+        off_runtime("start", move || self.start()).await.unwrap_or_else(|error| Err(StartError::System(error).into()))
+    }
+}
+
+/// Runs something that blocks on a thread of its own, so that no runtime is needed or held up.
+async fn off_runtime<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    let (answer, waiting) = tokio::sync::oneshot::channel();
+    crate::actor::spawn(name, &crate::actor::Failures::new(), move || {
+        // The caller may have given up.
+        let _ = answer.send(work());
+    })?;
+    waiting.await.map_err(|_| std::io::Error::other("the call panicked"))
+}
+
+/// A running pipeline; cloned freely.
+#[derive(Clone)]
+pub struct Pipeline {
+    graph: Arc<Graph>,
+    scrape: Arc<Scrape>,
+}
+
+impl Pipeline {
+    /// Begins to describe a pipeline.
+    pub fn builder() -> Builder {
+        Builder { files: Vec::new(), environment: Environment::of_process(), clock: Arc::new(SystemClock) }
+    }
+
+    /// Starts the pipeline of a file.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Pipeline, BuildError> {
+        Pipeline::builder().file(path)?.start()
+    }
+
+    /// Starts a plan.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_plan(plan: Plan, environment: &Environment, clock: Arc<dyn Clock>) -> Result<Pipeline, StartError> {
+        let graph = Arc::new(Graph::start(plan, environment, clock)?);
+        let scrape_plan = ScrapePlan {
+            created: graph.plan.http.created,
+            declared: graph.rules.declared(),
+            constant_labels: graph.constant_labels(),
+        };
+        let live = {
+            let (store, clock, started) = (graph.store.clone(), Arc::clone(&graph.clock), graph.started_at);
+            let sources = graph.sources.clone();
+            move || live_values(&store.status(), &sources, clock.wall(), started)
+        };
+        let scrape = Arc::new(Scrape::new(graph.view.clone(), scrape_plan, live));
+        Ok(Pipeline { graph, scrape })
+    }
+
+    /// A producer for the calling thread: the fastest way in.
+    ///
+    /// # Errors
+    /// [`Gone`] after a stop.
+    pub fn producer(&self) -> Result<Producer, Gone> {
+        self.graph.producers.producer()
+    }
+
+    /// A counter that may travel between threads.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub fn counter(&self, name: &str, labels: &[(&str, &str)]) -> Result<Counter, HandleError> {
+        Counter::new(&self.graph.producers, name, labels)
+    }
+
+    /// A gauge that may travel between threads.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Result<Gauge, HandleError> {
+        Gauge::new(&self.graph.producers, name, labels)
+    }
+
+    /// A histogram (any distribution) that may travel between threads; values in base units.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub fn histogram(&self, name: &str, labels: &[(&str, &str)]) -> Result<Histogram, HandleError> {
+        Histogram::new(&self.graph.producers, name, labels)
+    }
+
+    /// A histogram of durations, named and scaled as a StatsD timing is.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub fn timing(&self, name: &str, labels: &[(&str, &str)]) -> Result<Histogram, HandleError> {
+        Histogram::timing(&self.graph.producers, name, labels)
+    }
+
+    /// A set that may travel between threads.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub fn set(&self, name: &str, labels: &[(&str, &str)]) -> Result<Set, HandleError> {
+        Set::new(&self.graph.producers, name, labels)
+    }
+
+    /// Waits until everything received before this call is durable and can be read (Q5).
+    ///
+    /// # Errors
+    /// [`ReadError::NotCommitted`] while the store cannot commit.
+    pub fn flush(&self) -> Result<CommitId, ReadError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.graph.store.flush(Box::new(move |commit| {
+            // The waiting side may have given up.
+            let _ = reply.send(commit);
+        }));
+        match answer.recv_timeout(FLUSH_WAIT) {
+            Ok(Some(commit)) => Ok(commit),
+            _ => Err(ReadError::NotCommitted),
+        }
+    }
+
+    /// As [`flush`](Self::flush), without blocking the runtime.
+    ///
+    /// # Errors
+    /// [`ReadError::NotCommitted`].
+    pub async fn flush_async(&self) -> Result<CommitId, ReadError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.graph.store.flush(Box::new(move |commit| {
+            // The waiting side may have given up.
+            let _ = reply.send(commit);
+        }));
+        answer.await.ok().flatten().ok_or(ReadError::NotCommitted)
+    }
+
+    /// The value of a series under its exposed name: a counter's total, a gauge's last value, a
+    /// distribution's count, a set's distinct members in the window. Sees every call that returned before.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64, ReadError> {
+        self.flush()?;
+        let (metric, value) = self.read(name, labels)?;
+        Ok(as_number(&metric, &value))
+    }
+
+    /// As [`get`](Self::get), without blocking the runtime.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn get_async(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64, ReadError> {
+        self.flush_async().await?;
+        let (metric, value) = self.read(name, labels)?;
+        Ok(as_number(&metric, &value))
+    }
+
+    /// Everything about a distribution: count, sum, min, max, mean and buckets since creation, quantiles of
+    /// the window with their bounds.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn stats(&self, name: &str, labels: &[(&str, &str)]) -> Result<DistributionStats, ReadError> {
+        self.flush()?;
+        self.read_stats(name, labels, None)
+    }
+
+    /// As [`stats`](Self::stats), without blocking the runtime.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn stats_async(&self, name: &str, labels: &[(&str, &str)]) -> Result<DistributionStats, ReadError> {
+        self.flush_async().await?;
+        self.read_stats(name, labels, None)
+    }
+
+    /// The q-quantile (q in [0, 1]) of a distribution's window, with its bound.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn quantile(&self, name: &str, labels: &[(&str, &str)], q: f64) -> Result<Quantile, ReadError> {
+        self.flush()?;
+        let stats = self.read_stats(name, labels, Some(q))?;
+        stats.quantiles.first().copied().ok_or(ReadError::Unknown)
+    }
+
+    /// As [`quantile`](Self::quantile), without blocking the runtime.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn quantile_async(&self, name: &str, labels: &[(&str, &str)], q: f64) -> Result<Quantile, ReadError> {
+        self.flush_async().await?;
+        let stats = self.read_stats(name, labels, Some(q))?;
+        stats.quantiles.first().copied().ok_or(ReadError::Unknown)
+    }
+
+    /// The value of every live series.
+    ///
+    /// # Errors
+    /// [`ReadError::NotCommitted`].
+    pub fn all(&self) -> Result<Vec<(Arc<Metric>, Labels, Value)>, ReadError> {
+        self.flush()?;
+        let mut all = Vec::new();
+        for metric in self.graph.view.metrics() {
+            let (family, _) = self.graph.view.series_since(&metric, u64::MAX, 0);
+            let mut labels = Vec::with_capacity(family.series.len());
+            self.graph.view.labels(metric.kind, &family.series, |found| labels.push(found.clone()));
+            let ids: Vec<_> = family.series.iter().map(|(id, _)| *id).collect();
+            let mut values = Vec::with_capacity(ids.len());
+            self.graph.view.read(&metric, &ids, &mut values);
+            for (labels, value) in labels.into_iter().zip(values) {
+                if let Some(value) = value {
+                    all.push((Arc::clone(&metric), labels, value));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// One line for a person for every live series: name, labels, value.
+    ///
+    /// # Errors
+    /// [`ReadError::NotCommitted`].
+    pub fn summary(&self) -> Result<String, ReadError> {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for (metric, labels, value) in self.all()? {
+            let _ = writeln!(text, "{} {}", series_name(&metric.name, &labels), as_number(&metric, &value));
+        }
+        Ok(text)
+    }
+
+    /// The exposition of everything, after a commit that holds every call that returned before.
+    ///
+    /// # Errors
+    /// [`ReadError::NotCommitted`].
+    pub fn render(&self, format: ScrapeFormat) -> Result<Vec<u8>, ReadError> {
+        self.flush()?;
+        let request = ScrapeRequest { format, group: None, names: Vec::new(), gzip: false };
+        self.scrape(&request).map(|body| body.to_vec()).map_err(|_| ReadError::Unknown)
+    }
+
+    /// A scrape's body: what is durable now, without waiting.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`].
+    pub fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup> {
+        self.scrape.render(request)
+    }
+
+    /// Decodes lines one by one and says what each became; nothing waits for a commit.
+    ///
+    /// # Errors
+    /// [`Gone`] when the shard has too much to do, or the pipeline has stopped.
+    pub fn lines(&self, payload: Vec<u8>) -> Result<Vec<(String, LineOutcome)>, Gone> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let source = self.graph.source_index(HTTP_LINES);
+        let shard = &self.graph.shards[0];
+        shard
+            .lines(
+                source,
+                payload,
+                Box::new(move |outcomes| {
+                    // The waiting side may have given up.
+                    let _ = reply.send(outcomes);
+                }),
+            )
+            .map_err(|_| Gone)?;
+        answer.recv_timeout(FLUSH_WAIT).map_err(|_| Gone)
+    }
+
+    /// Takes no more input, drains and commits what was accepted, ends every thread.
+    pub fn stop(&self, timeout: Duration) -> Report {
+        self.graph.stop(timeout)
+    }
+
+    /// As [`stop`](Self::stop), on a thread of its own while the caller's runtime goes on.
+    pub async fn stop_async(&self, timeout: Duration) -> Report {
+        let pipeline = self.clone();
+        match off_runtime("stop", move || pipeline.stop(timeout)).await {
+            Ok(report) => report,
+            Err(_) => self.stop(timeout),
+        }
+    }
+
+    /// The plan it runs.
+    pub fn plan(&self) -> &Plan {
+        &self.graph.plan
+    }
+
+    /// The view, for readers that need more than the calls above.
+    pub fn view(&self) -> &View {
+        &self.graph.view
+    }
+
+    /// The state of the store.
+    pub fn status(&self) -> StoreStatus {
+        self.graph.store.status()
+    }
+
+    /// Committed tallies by source name, since the start.
+    pub fn tallies(&self) -> Vec<(String, SourceTally)> {
+        let mut tallies = self.graph.store.status().tallies;
+        tallies.resize_with(self.graph.sources.len(), SourceTally::default);
+        self.graph.sources.iter().cloned().zip(tallies).collect()
+    }
+
+    /// Every listener, also those that were skipped.
+    pub fn listeners(&self) -> &[ListenerState] {
+        &self.graph.listeners
+    }
+
+    /// Inputs that were refused lately.
+    pub fn recent_rejects(&self) -> &RecentRejects {
+        &self.graph.recent
+    }
+
+    /// The file of the store, and whether this start made it; `None` in memory.
+    pub fn store_file(&self) -> (Option<&Path>, bool) {
+        (self.graph.store_path.as_deref(), self.graph.is_new_store)
+    }
+
+    /// Names of the sources, by index.
+    pub fn source_names(&self) -> &[String] {
+        &self.graph.sources
+    }
+
+    /// The first actor that panicked, or why the store gave up.
+    pub fn failure(&self) -> Option<String> {
+        let status = self.graph.store.status();
+        self.graph.failures.first().or(if status.is_fatal { status.error } else { None })
+    }
+
+    /// When it was started.
+    pub fn started_at(&self) -> Timestamp {
+        self.graph.started_at
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.graph.clock
+    }
+
+    /// Metrics that met a limit of series, worst first, with the label of most distinct values.
+    pub fn overflows(&self) -> Vec<(String, u64, String)> {
+        self.graph.overflows()
+    }
+
+    /// Live series.
+    pub fn series_count(&self) -> u32 {
+        self.graph.table.lock().live()
+    }
+
+    fn read(&self, name: &str, labels: &[(&str, &str)]) -> Result<(Arc<Metric>, Value), ReadError> {
+        let metric = self.graph.view.metric(name).ok_or(ReadError::Unknown)?;
+        let labels = self.graph.rules.labels_of(&metric, labels).map_err(|_| ReadError::Unknown)?;
+        let id = self.graph.view.id_of(&metric, &labels).ok_or(ReadError::Unknown)?;
+        let value = self.graph.view.value(&metric, id).ok_or(ReadError::Unknown)?;
+        Ok((metric, value))
+    }
+
+    fn read_stats(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        quantile: Option<f64>,
+    ) -> Result<DistributionStats, ReadError> {
+        let metric = self.graph.view.metric(name).ok_or(ReadError::Unknown)?;
+        if metric.kind != Kind::Distribution {
+            return Err(ReadError::OtherType);
+        }
+        let labels = self.graph.rules.labels_of(&metric, labels).map_err(|_| ReadError::Unknown)?;
+        let id = self.graph.view.id_of(&metric, &labels).ok_or(ReadError::Unknown)?;
+        let asked = quantile.map(|q| [q]);
+        let quantiles = asked.as_ref().map_or(&metric.quantiles[..], |asked| &asked[..]);
+        self.graph.view.stats(&metric, id, quantiles).ok_or(ReadError::Unknown)
+    }
+}
+
+/// `name{k="v",...}`, for people and answers; the exposition has its own writer.
+pub fn series_name(name: &str, labels: &Labels) -> String {
+    if labels.is_empty() {
+        return name.to_owned();
+    }
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| {
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            format!("{key}=\"{value}\"")
+        })
+        .collect();
+    format!("{name}{{{}}}", pairs.join(","))
+}
+
+/// The one number that stands for a value.
+pub fn as_number(metric: &Metric, value: &Value) -> f64 {
+    match value {
+        Value::Counter(counter) => metric.scale.value_of(counter.nanos),
+        Value::Gauge(gauge) => gauge.last.unwrap_or(f64::NAN),
+        Value::Distribution(distribution) => distribution.count as f64,
+        Value::Set(set) => set.distinct as f64,
+    }
+}
