@@ -1,0 +1,381 @@
+//! What the routes need of a running pipeline, and the words they answer with.
+//!
+//! In: nothing. Out: the trait [`Backend`] and plain data, whose `Serialize` form is the wire form.
+//! Invariant: methods may block (they are called off the runtime's thread), but [`Backend::is_ready`] must not.
+
+use crate::event::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+use std::sync::Arc;
+
+/// The running pipeline, as HTTP sees it.
+pub trait Backend: Send + Sync + 'static {
+    /// The current values of the families asked for. A body is rendered at most once per commit and shared (Q3).
+    ///
+    /// # Errors
+    /// When no family is of the group.
+    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup>;
+
+    /// The state of every part.
+    fn health(&self) -> Health;
+
+    /// True once sources are bound and the store is open. Must not block.
+    fn is_ready(&self) -> bool;
+
+    /// Kept inputs, newest first, at most `limit`; `name` keeps those of one source or event.
+    fn recent(&self, kind: RecentKind, name: Option<&str>, limit: usize) -> Vec<RecentItem>;
+
+    /// Takes lines as a source does. With `wait` it returns after the commit that holds them.
+    ///
+    /// # Errors
+    /// When the pipeline cannot take samples now (C4).
+    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<Vec<LineOutcome>, Unavailable>;
+
+    /// What the index page shows.
+    fn index(&self) -> IndexData;
+}
+
+/// An exposition format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Prometheus text 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// `/metrics.json`.
+    Json,
+}
+
+/// What a scrape asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScrapeRequest {
+    /// The format of the body.
+    pub format: Format,
+    /// `/metrics/{group}`; `None` = all families but those of group `internal`'s own page.
+    pub group: Option<String>,
+    /// `name[]`: exposed family names; empty = all.
+    pub names: Vec<String>,
+    /// The client reads gzip.
+    pub gzip: bool,
+}
+
+/// A rendered body.
+#[derive(Clone, Debug)]
+pub struct ScrapeBody {
+    /// Complete, with version and charset.
+    pub content_type: &'static str,
+    /// Shared with every scrape of the same commit.
+    pub bytes: Arc<Vec<u8>>,
+    /// `bytes` is gzip; only ever when the request allowed it.
+    pub gzip: bool,
+}
+
+/// No family is of this group.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such group; known: {}", known.join(", "))]
+pub struct UnknownGroup {
+    /// The groups there are.
+    pub known: Vec<String>,
+}
+
+/// The pipeline cannot take samples now; the words say why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// The state of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// All is well.
+    Ok,
+    /// Whole but impaired: a sink is down, a listener was skipped.
+    Degraded,
+    /// It cannot take or commit samples.
+    Down,
+}
+
+/// The state of one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentState {
+    /// Works.
+    Ok,
+    /// Works in part or is retrying.
+    Degraded,
+    /// Does not work.
+    Down,
+}
+
+/// One part of the pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Component {
+    /// As in the pipeline file: `source app`, `store`.
+    pub name: String,
+    /// Its state.
+    pub state: ComponentState,
+    /// Why it is not `ok`; empty when it is.
+    pub reason: String,
+}
+
+/// The answer of `/health`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Health {
+    /// The whole.
+    pub status: HealthStatus,
+    /// Its parts.
+    pub components: Vec<Component>,
+}
+
+/// What `/api/v1/recent` is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecentKind {
+    /// Refused input.
+    Rejects,
+    /// Kept events.
+    Events,
+    /// DogStatsD events and service checks.
+    Checks,
+}
+
+impl RecentKind {
+    /// Every kind.
+    pub const ALL: [RecentKind; 3] = [RecentKind::Rejects, RecentKind::Events, RecentKind::Checks];
+
+    /// The word of the query string.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RecentKind::Rejects => "rejects",
+            RecentKind::Events => "events",
+            RecentKind::Checks => "checks",
+        }
+    }
+}
+
+/// RFC 3339 in UTC; a moment that no calendar holds is the epoch.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(time.0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+fn as_rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+/// One kept input.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RecentItem {
+    /// When it came.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub time: Timestamp,
+    /// The source it came from.
+    pub source: String,
+    /// The word of `hydrograph_rejected_total{reason}`; empty for what was not refused.
+    pub reason: String,
+    /// One sentence: what was wrong and what would be right.
+    pub hint: String,
+    /// The input, as text; bounded by who kept it.
+    pub text: String,
+}
+
+/// What a line became.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LineOutcome {
+    /// Refused; it counts as rejected input.
+    Refused(Refused),
+    /// One series that it fed; a line that feeds several has several outcomes.
+    Accepted(Accepted),
+}
+
+/// A refused line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// As it was sent.
+    pub line: String,
+    /// The word of `hydrograph_rejected_total{reason}`.
+    pub reason: String,
+    /// One sentence for a person, with the offending part where known.
+    pub hint: String,
+}
+
+/// A series that a line fed.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Accepted {
+    /// As it was sent.
+    pub line: String,
+    /// The exposed name with its labels.
+    pub series: String,
+    /// The exposed type: `counter`, `gauge`, `summary`, `histogram`.
+    pub kind: String,
+    /// Samples: of the window for a distribution, since creation otherwise.
+    pub samples: u64,
+    /// The value now; `None` for a distribution, and without waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// The median of a distribution's window; not written for an empty window, whose quantiles are NaN.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub quantile: Option<Quantile>,
+    /// What a reader may wonder about: `checkout.latency in ms`. Without parentheses; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+fn is_unknown(quantile: &Option<Quantile>) -> bool {
+    quantile.is_none_or(|quantile| !quantile.value.is_finite())
+}
+
+/// A quantile with its truth.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantile {
+    /// In [0, 1].
+    pub q: f64,
+    /// In the exposed unit.
+    pub value: f64,
+    /// Relative bound of its error: 0.01 is ±1 %.
+    pub bound: f64,
+}
+
+/// What the index page and `GET /` as JSON show.
+#[derive(Clone, Debug, PartialEq, Default, Serialize)]
+pub struct IndexData {
+    /// Of the program.
+    pub version: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Since the start.
+    pub uptime_seconds: f64,
+    /// The wall clock, from which ages are counted.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub now: Timestamp,
+    /// Where it listens for input.
+    pub listeners: Vec<ListenerInfo>,
+    /// Where this page is, as URLs: `http://127.0.0.1:9911/`.
+    pub http: Vec<String>,
+    /// Every source.
+    pub sources: Vec<SourceInfo>,
+    /// Live series.
+    pub series_count: u64,
+    /// The series created last, newest first.
+    pub newest: Vec<SeriesInfo>,
+    /// Refused input, newest first.
+    pub rejects: Vec<RecentItem>,
+    /// The file.
+    pub store: StoreInfo,
+    /// All sources but `internal` and `host`, without client telemetry.
+    pub laws: Laws,
+}
+
+/// One address that input comes to.
+#[derive(Clone, Debug, PartialEq, Default, Serialize)]
+pub struct ListenerInfo {
+    /// The source it belongs to.
+    pub source: String,
+    /// `unixgram`, `unixstream`, `udp` or `tcp`.
+    pub kind: String,
+    /// A path, or host and port.
+    pub address: String,
+    /// The line to paste into a client, or which clients use it.
+    pub hint: String,
+    /// Why it could not be bound; `None` = it listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+}
+
+/// One source's figures since the start.
+#[derive(Clone, Debug, PartialEq, Default, Serialize)]
+pub struct SourceInfo {
+    /// As in the pipeline file.
+    pub name: String,
+    /// Inputs a second, over the last few seconds.
+    pub inputs_per_second: f64,
+    /// Lines and calls that came.
+    pub inputs: u64,
+    /// Of these, refused.
+    pub rejected: u64,
+    /// Samples that the rest became.
+    pub samples: u64,
+    /// Of these, dropped.
+    pub dropped: u64,
+}
+
+/// One series.
+#[derive(Clone, Debug, PartialEq, Default, Serialize)]
+pub struct SeriesInfo {
+    /// The exposed name with its labels.
+    pub series: String,
+    /// The exposed type.
+    pub kind: String,
+    /// Its first commit.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub created: Timestamp,
+}
+
+/// The store.
+#[derive(Clone, Debug, PartialEq, Default, Serialize)]
+pub struct StoreInfo {
+    /// A path, or `:memory:`.
+    pub path: String,
+    /// True when this start created it.
+    pub is_new: bool,
+    /// Blocks on disk, in bytes.
+    pub bytes: u64,
+    /// The newest commit.
+    pub commit: u64,
+}
+
+/// The terms of the two conservation laws (C6).
+#[derive(Clone, Debug, PartialEq, Default, Serialize)]
+pub struct Laws {
+    /// Lines and calls that came.
+    pub inputs: u64,
+    /// Of these, understood.
+    pub events: u64,
+    /// Of these, refused, by reason; without zeros.
+    pub rejected: Vec<(String, u64)>,
+    /// Samples emitted.
+    pub samples: u64,
+    /// Of these, in the store.
+    pub committed: u64,
+    /// Of these, dropped, by reason; without zeros.
+    pub dropped: Vec<(String, u64)>,
+    /// Of these, on their way.
+    pub in_flight: u64,
+}
+
+impl Laws {
+    /// Both equations are true.
+    pub fn hold(&self) -> bool {
+        let sum = |terms: &[(String, u64)]| terms.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
+        self.inputs == self.events.saturating_add(sum(&self.rejected))
+            && self.samples == self.committed.saturating_add(sum(&self.dropped)).saturating_add(self.in_flight)
+    }
+
+    /// The first law as a line: `lines 17 = events 16 + rejected 1 (bad_value 1)`.
+    pub fn inputs_line(&self) -> String {
+        format!("lines {} = events {} + rejected {}", self.inputs, self.events, by_reason(&self.rejected))
+    }
+
+    /// The second law as a line: `samples 16 = committed 16 + dropped 0 + in flight 0`.
+    pub fn samples_line(&self) -> String {
+        let dropped = by_reason(&self.dropped);
+        format!(
+            "samples {} = committed {} + dropped {dropped} + in flight {}",
+            self.samples, self.committed, self.in_flight
+        )
+    }
+}
+
+impl fmt::Display for Laws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} · {}", self.inputs_line(), self.samples_line())
+    }
+}
+
+fn by_reason(terms: &[(String, u64)]) -> String {
+    let sum = terms.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
+    if terms.is_empty() {
+        return sum.to_string();
+    }
+    let parts: Vec<String> = terms.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    format!("{sum} ({})", parts.join(", "))
+}

@@ -1,0 +1,488 @@
+//! The routes over real TCP and Unix sockets, with a pipeline that is made up.
+//!
+//! The client is plain `std`, so that nothing of the server is tested with itself.
+
+use super::*;
+use crate::event::Timestamp;
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Text that must never reach a page as markup: a small hostile corpus.
+const HOSTILE: &[&str] = &[
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"><svg/onload=alert(1)>",
+    "' autofocus onfocus='alert(1)",
+    "</title></style></code><h1>owned</h1>",
+    "<!--",
+    "-->",
+    "]]>",
+    "&lt;b&gt;",
+    "{{7*7}}",
+    "${7*7}",
+    "javascript:alert(1)",
+    "<a href=\"javascript:alert(1)\">x</a>",
+    "<meta http-equiv=refresh content=0;url=//evil>",
+    "\u{0}\u{1}\u{8}\u{b}\u{1f}\u{7f}",
+    "\u{202e}desrever\u{202c}",
+    "\u{feff}<\u{200b}script>",
+    "line\r\nSet-Cookie: a=b",
+    "<sc\u{0}ript>",
+    "＜script＞",
+    "<math><mi//xlink:href=\"data:x,<script>alert(4)</script>\">",
+    "<base href=//evil/>",
+];
+
+/// A pipeline that is made up; it can be told to be down.
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) is_down: AtomicBool,
+    panics: AtomicBool,
+}
+
+impl Backend for Fake {
+    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup> {
+        assert!(!self.panics.load(Ordering::SeqCst), "asked to panic");
+        if request.group.as_deref().is_some_and(|group| group != "file") {
+            return Err(UnknownGroup { known: vec!["file".into(), "internal".into()] });
+        }
+        let content_type = match request.format {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Json => "application/json",
+        };
+        let text = format!("{:?} {:?} {:?}", request.format, request.group, request.names).into_bytes();
+        if !request.gzip {
+            return Ok(ScrapeBody { content_type, bytes: Arc::new(text), gzip: false });
+        }
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&text).unwrap();
+        Ok(ScrapeBody { content_type, bytes: Arc::new(encoder.finish().unwrap()), gzip: true })
+    }
+
+    fn health(&self) -> Health {
+        let is_down = self.is_down.load(Ordering::SeqCst);
+        let (status, state) = if is_down {
+            (HealthStatus::Down, ComponentState::Down)
+        } else {
+            (HealthStatus::Degraded, ComponentState::Ok)
+        };
+        Health { status, components: vec![Component { name: "store".into(), state, reason: "disk full".into() }] }
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_down.load(Ordering::SeqCst)
+    }
+
+    fn recent(&self, kind: RecentKind, name: Option<&str>, limit: usize) -> Vec<RecentItem> {
+        (0..3)
+            .map(|place| RecentItem {
+                time: Timestamp::from_seconds(place),
+                source: name.unwrap_or("app").to_owned(),
+                reason: kind.as_str().to_owned(),
+                hint: limit.to_string(),
+                text: "load:1,2|d".to_owned(),
+            })
+            .collect()
+    }
+
+    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<Vec<LineOutcome>, Unavailable> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(Unavailable("limits.pending reached".into()));
+        }
+        let text = String::from_utf8_lossy(&body).into_owned();
+        Ok(text
+            .lines()
+            .map(|line| match line.split_once(':') {
+                Some((name, _)) => LineOutcome::Accepted(Accepted {
+                    line: line.to_owned(),
+                    series: format!("{name}_total"),
+                    kind: "counter".to_owned(),
+                    samples: 1,
+                    value: wait.then_some(1.0),
+                    ..Accepted::default()
+                }),
+                None => LineOutcome::Refused(Refused {
+                    line: line.to_owned(),
+                    reason: "malformed".to_owned(),
+                    hint: "expected name:value|type".to_owned(),
+                }),
+            })
+            .collect())
+    }
+
+    fn index(&self) -> IndexData {
+        sample_index()
+    }
+}
+
+/// What a pipeline under attack would show: every text field holds every hostile text.
+fn sample_index() -> IndexData {
+    let hostile = HOSTILE.concat();
+    let item = |text: &&str| RecentItem {
+        time: Timestamp::from_seconds(1_790_000_000),
+        source: (*text).to_owned(),
+        reason: (*text).to_owned(),
+        hint: (*text).to_owned(),
+        text: (*text).to_owned(),
+    };
+    IndexData {
+        version: "0.1.0".into(),
+        pipeline: hostile.clone(),
+        uptime_seconds: 12.0,
+        now: Timestamp::from_seconds(1_790_000_010),
+        listeners: vec![
+            ListenerInfo {
+                source: hostile.clone(),
+                kind: hostile.clone(),
+                address: hostile.clone(),
+                hint: hostile.clone(),
+                skipped: Some(hostile.clone()),
+            },
+            ListenerInfo {
+                kind: "unixgram".into(),
+                address: "/skipped".into(),
+                skipped: Some("taken".into()),
+                ..ListenerInfo::default()
+            },
+            ListenerInfo { kind: "udp".into(), address: "127.0.0.1:8125".into(), ..ListenerInfo::default() },
+            ListenerInfo { kind: "unixgram".into(), address: "/run/dsd.socket".into(), ..ListenerInfo::default() },
+        ],
+        http: vec!["http://127.0.0.1:9911/".into()],
+        sources: vec![SourceInfo {
+            name: hostile.clone(),
+            inputs: 17,
+            rejected: 1,
+            samples: 16,
+            ..SourceInfo::default()
+        }],
+        series_count: 3,
+        newest: HOSTILE
+            .iter()
+            .map(|text| SeriesInfo { series: (*text).to_owned(), kind: (*text).to_owned(), created: Timestamp(0) })
+            .collect(),
+        rejects: HOSTILE.iter().map(item).collect(),
+        store: StoreInfo { path: hostile.clone(), is_new: true, bytes: 61_000, commit: 4 },
+        laws: Laws {
+            inputs: 17,
+            events: 16,
+            rejected: vec![(hostile, 1)],
+            samples: 16,
+            committed: 16,
+            dropped: vec![],
+            in_flight: 0,
+        },
+    }
+}
+
+/// A served fake, stopped when dropped.
+pub(crate) struct Served {
+    pub(crate) tcp: std::net::SocketAddr,
+    pub(crate) unix: std::path::PathBuf,
+    pub(crate) fake: Arc<Fake>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<crate::actor::Thread>,
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    pub(crate) fn start(token: Option<&str>) -> Served {
+        let folder = tempfile::tempdir().unwrap();
+        let unix = folder.path().join("http.sock");
+        let tcp_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = tcp_listener.local_addr().unwrap();
+        let listeners = vec![Listener::Tcp(tcp_listener), Listener::bind_unix(&unix, 0o600).unwrap()];
+        let fake = Arc::new(Fake::default());
+        let backend: Arc<dyn Backend> = fake.clone();
+        let token = token.map(|text| Token::new(text).unwrap());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = crate::actor::spawn("http", &crate::actor::Failures::new(), move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(listeners, backend, token, async { drop(stopped.await) })).unwrap();
+        })
+        .unwrap();
+        Served { tcp, unix, fake, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    fn ask(&self, head: &str, body: &[u8]) -> Answer {
+        exchange(std::net::TcpStream::connect(self.tcp).unwrap(), head, body)
+    }
+
+    fn get(&self, path: &str, headers: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\n{headers}"), b"")
+    }
+
+    fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+        self.ask(&format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n{headers}", body.len()), body)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join();
+        assert!(!self.unix.exists(), "the socket file is removed when serving ends");
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, head: &str, body: &[u8]) -> Answer {
+    write!(stream, "{head}Host: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    // A server that refuses early may close before it read all.
+    let _ = stream.write_all(body);
+    let mut raw = Vec::new();
+    let _ = stream.read_to_end(&mut raw);
+    let split = raw.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_else(|| panic!("no head in {raw:?}"));
+    let head = String::from_utf8(raw[..split].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head, body: raw[split + 4..].to_vec() }
+}
+
+#[test]
+fn scrapes_by_accept_group_and_name() {
+    let served = Served::start(None);
+    let answer = served.get("/metrics", "");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "Text None []"));
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(answer.header("vary"), Some("Accept, Accept-Encoding"));
+    let answer = served.get("/metrics?name[]=a&name%5B%5D=b%20c&other=1", "Accept: application/openmetrics-text\r\n");
+    assert_eq!(answer.text(), "OpenMetrics None [\"a\", \"b c\"]");
+    let answer = served.get("/metrics/file", "Accept: application/json\r\n");
+    assert_eq!(answer.text(), "Json Some(\"file\") []");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(served.get("/metrics.json", "").text(), "Json None []");
+    let answer = served.get("/metrics/nowhere", "");
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("[\"file\",\"internal\"]"), "{}", answer.text());
+    let answer = served.ask("HEAD /metrics HTTP/1.1\r\n", b"");
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+}
+
+#[test]
+fn compresses_when_asked() {
+    let served = Served::start(None);
+    let answer = served.get("/metrics", "Accept-Encoding: gzip\r\n");
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "Text None []");
+    assert_eq!(served.get("/metrics", "Accept-Encoding: gzip;q=0\r\n").header("content-encoding"), None);
+}
+
+#[test]
+fn health_is_503_only_when_down() {
+    let served = Served::start(None);
+    let answer = served.get("/health", "");
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().starts_with("{\"status\":\"degraded\",\"components\":[{\"name\":\"store\""));
+    for path in ["/healthz", "/-/healthy", "/readyz", "/-/ready"] {
+        assert_eq!(served.get(path, "").status, 200, "{path}");
+    }
+    served.fake.is_down.store(true, Ordering::SeqCst);
+    assert_eq!(served.get("/health", "").status, 503);
+    assert_eq!(served.get("/-/ready", "").status, 503);
+    assert_eq!(served.get("/healthz", "").status, 200);
+    let answer = served.post("/api/v1/lines", "", b"a:1|c");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+}
+
+#[test]
+fn unknown_routes_and_methods_are_json() {
+    let served = Served::start(None);
+    for (answer, status) in [
+        (served.get("/nowhere", ""), 404),
+        (served.get("/api/v1/events", ""), 404),
+        (served.get("/metrics/%ff", ""), 404),
+        (served.post("/metrics", "", b""), 405),
+        (served.get("/api/v1/lines", ""), 405),
+        (served.get("/api/v1/recent?kind=nothing", ""), 400),
+        (served.get("/api/v1/recent?limit=x", ""), 400),
+    ] {
+        assert_eq!(answer.status, status, "{}", answer.head);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(answer.text().starts_with("{\"error\":"));
+    }
+    assert_eq!(served.post("/metrics", "", b"").header("allow"), Some("GET,HEAD"));
+}
+
+#[test]
+fn recent_passes_kind_name_and_limit() {
+    let served = Served::start(None);
+    let items: serde_json::Value = serde_json::from_slice(&served.get("/api/v1/recent", "").body).unwrap();
+    assert_eq!(items[1]["reason"], "rejects");
+    assert_eq!(items[1]["hint"], "100");
+    assert_eq!(items[1]["time"], "1970-01-01T00:00:01Z");
+    let answer = served.get("/api/v1/recent?kind=checks&name=a%26b&limit=99999", "");
+    let items: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(
+        (&items[0]["reason"], &items[0]["source"], &items[0]["hint"]),
+        (&"checks".into(), &"a&b".into(), &"1000".into())
+    );
+}
+
+#[test]
+fn lines_answer_ndjson_within_limits() {
+    let served = Served::start(None);
+    let answer = served.post("/api/v1/lines", "", b"a:1|c\nbroken\n");
+    assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(
+        answer.text(),
+        "{\"line\":\"a:1|c\",\"series\":\"a_total\",\"kind\":\"counter\",\"samples\":1,\"value\":1.0}\n\
+         {\"line\":\"broken\",\"reason\":\"malformed\",\"hint\":\"expected name:value|type\"}\n"
+    );
+    assert!(!served.post("/api/v1/lines?wait=false", "", b"a:1|c").text().contains("value"));
+    assert_eq!(served.post("/api/v1/lines", "", &vec![b'x'; LINES_BYTES_MAX]).status, 200);
+    assert_eq!(served.post("/api/v1/lines", "", &vec![b'x'; LINES_BYTES_MAX + 1]).status, 413);
+    assert_eq!(served.post("/api/v1/lines", "Content-Encoding: gzip\r\n", b"x").status, 415);
+    assert_eq!(served.post("/api/v1/lines", "Origin: http://evil.example\r\n", b"a:1|c").status, 403);
+    assert_eq!(served.post("/api/v1/lines", "Sec-Fetch-Site: cross-site\r\n", b"a:1|c").status, 403);
+    assert_eq!(served.post("/api/v1/lines", "Origin: http://localhost\r\n", b"a:1|c").status, 200);
+}
+
+#[test]
+fn the_token_guards_all_but_liveness_and_readiness() {
+    let served = Served::start(Some("s3cret"));
+    for path in
+        ["/metrics", "/metrics.json", "/health", "/", "/monitoring", "/assets/style.css", "/nowhere", "/api/v1/recent"]
+    {
+        let answer = served.get(path, "");
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")), "{path}");
+        assert_eq!(served.get(path, "Authorization: Bearer s3crew\r\n").status, 401, "{path}");
+        assert_ne!(served.get(path, "Authorization: Bearer s3cret\r\n").status, 401, "{path}");
+    }
+    for path in ["/healthz", "/-/healthy", "/readyz", "/-/ready"] {
+        assert_eq!(served.get(path, "").status, 200, "{path}");
+    }
+    for path in ["/healthz/", "//healthz", "/healthz/../metrics", "/%68ealthz"] {
+        assert_eq!(served.get(path, "").status, 401, "{path}");
+    }
+    assert_eq!(served.post("/api/v1/lines", "", b"a:1|c").status, 401);
+}
+
+#[test]
+fn answers_on_the_unix_socket_too() {
+    let served = Served::start(None);
+    let stream = std::os::unix::net::UnixStream::connect(&served.unix).unwrap();
+    assert_eq!(exchange(stream, "GET /metrics HTTP/1.1\r\n", b"").text(), "Text None []");
+    let taken = Listener::bind_unix(&served.unix, 0o600).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn stale_sockets_are_replaced_and_files_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    drop(Listener::bind_unix(&path, 0o600).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    assert!(Listener::bind_unix(&path, 0o600).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn greedy_headers_are_refused_and_the_next_client_served() {
+    let served = Served::start(None);
+    assert_eq!(served.get("/metrics", &format!("X-Big: {}\r\n", "x".repeat(40_000))).status, 431);
+    assert_eq!(served.get("/metrics", &"X-Many: y\r\n".repeat(100)).status, 431);
+    served.fake.panics.store(true, Ordering::SeqCst);
+    assert_eq!(served.get("/metrics", "").status, 500);
+    served.fake.panics.store(false, Ordering::SeqCst);
+    assert_eq!(served.get("/metrics", "").status, 200);
+}
+
+#[test]
+fn dribblers_hold_up_nobody() {
+    let served = Served::start(None);
+    let dribblers: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(served.tcp).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(served.get("/metrics", "").status, 200);
+    drop(dribblers);
+}
+
+#[test]
+fn the_page_shows_everything_and_runs_nothing() {
+    let served = Served::start(None);
+    for path in ["/", "/monitoring"] {
+        let answer = served.get(path, "Accept: text/html,*/*;q=0.8\r\n");
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        check_page(&answer.text());
+    }
+    assert_eq!(served.get("/assets/style.css", "").header("content-type"), Some("text/css; charset=utf-8"));
+    let answer = served.get("/", "Accept: application/json\r\n");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let data: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(data["listeners"][0]["source"], HOSTILE.concat());
+    assert_eq!(data["routes"][0]["path"], "/metrics");
+    assert_eq!(data["laws"]["hold"], true);
+}
+
+/// Every tag of the page is one that the page's own code writes, and none of the hostile text is there raw.
+fn check_page(page: &str) {
+    const TAGS: &[&str] = &[
+        "!doctype", "html", "head", "meta", "title", "link", "body", "header", "h1", "p", "dl", "div", "dt", "dd",
+        "main", "section", "h2", "ul", "li", "b", "code", "span", "pre", "table", "thead", "tbody", "tr", "th", "td",
+        "a", "footer",
+    ];
+    for part in page.split('<').skip(1) {
+        let tag = part.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric() && c != '!').next().unwrap();
+        assert!(TAGS.contains(&tag), "tag {tag:?} in {part:?}");
+        let inside = part.split('>').next().unwrap();
+        assert!(!inside.contains(" on") && !inside.contains(" style") && !inside.contains(" src"), "{inside:?}");
+    }
+    assert_eq!(page.matches("<meta").count(), 4);
+    for text in HOSTILE.iter().filter(|text| text.contains(['<', '"', '\'', '\u{0}', '\u{202e}'])) {
+        assert!(!page.contains(text), "{text:?} is there raw");
+    }
+    for shown in ["&lt;script&gt;alert(1)&lt;/script&gt;", "lines 17 = events 16 + rejected 1", "\\u{202e}desrever"] {
+        assert!(page.contains(shown), "{shown}");
+    }
+}
+
+#[test]
+fn laws_read_as_printed_at_exit() {
+    let mut laws = Laws {
+        inputs: 17,
+        events: 16,
+        rejected: vec![("bad_value".into(), 1)],
+        samples: 16,
+        committed: 16,
+        ..Laws::default()
+    };
+    assert_eq!(
+        laws.to_string(),
+        "lines 17 = events 16 + rejected 1 (bad_value 1) · samples 16 = committed 16 + dropped 0 + in flight 0"
+    );
+    assert!(laws.hold());
+    laws.committed = 15;
+    assert!(!laws.hold());
+}
