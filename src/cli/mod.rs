@@ -1,0 +1,185 @@
+//! The command line: one binary, verbs that run a pipeline or talk to a running one.
+//!
+//! In: arguments and environment. Out: data on stdout, talk on stderr, an exit code: 0 done, 1 failed,
+//! 2 wrong usage, 78 wrong configuration. Owns: the process's signals and its log.
+//! Invariant: what `--help` lists works; the only folder that names clap and anyhow.
+//!
+//! Reading order: this file (the verbs), `wiring` (those that need the pipeline), `run`, `client`, then one file a verb.
+
+pub mod check;
+mod client;
+mod generate;
+mod healthcheck;
+pub mod init;
+mod load;
+mod log;
+mod run;
+mod send;
+mod show;
+mod signals;
+mod wiring;
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How a command ended, as the shell sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0
+    Done,
+    /// 1: while running, a refused line, unhealthy, nobody answers.
+    Failed,
+    /// 2
+    Usage,
+    /// 78, `EX_CONFIG` of sysexits.h.
+    Configuration,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Configuration => 78,
+        })
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "hydrograph",
+    version,
+    about = "Events in, quantiles out: a metrics pipeline whose every number is right and survives a crash",
+    before_help = "Examples:\n  \
+        hydrograph run                                            # the built-in pipeline, ready for DogStatsD clients\n  \
+        hydrograph send 'checkout.latency:42|ms|#region:eu'       # one sample, and what became of it\n  \
+        hydrograph init > my.toml && hydrograph check my.toml     # a pipeline of your own\n  \
+        curl -s 127.0.0.1:9911/metrics",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.",
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every verb takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// Where the running instance answers: http://HOST:PORT or unixstream:PATH
+    #[arg(long, global = true, env = "HYDROGRAPH_URL", default_value = client::URL_DEFAULT, value_name = "URL")]
+    url: client::Target,
+    /// File that holds the instance's bearer token
+    #[arg(long, global = true, env = "HYDROGRAPH_TOKEN_FILE", value_name = "PATH")]
+    token_file: Option<PathBuf>,
+    /// What to log on stderr: off, error, warn, info, debug or trace; parts may differ: warn,store=debug
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL[,PART=LEVEL]")]
+    log: log::Levels,
+    /// How to log
+    #[arg(long, global = true, value_enum, default_value_t = log::LogFormat::Text)]
+    log_format: log::LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run pipeline files as one pipeline; without a file, the built-in default
+    #[command(before_help = "Examples:\n  \
+        hydrograph run\n  \
+        hydrograph run checkout.toml\n  \
+        HYDROGRAPH_HTTP__LISTEN=127.0.0.1:9912 hydrograph run checkout.toml --log info")]
+    Run {
+        /// Pipeline files
+        files: Vec<PathBuf>,
+    },
+    /// Print a commented pipeline file to start from
+    #[command(before_help = "Examples:\n  hydrograph init > my.toml\n  hydrograph init default")]
+    Init {
+        /// A shipped pipeline
+        #[arg(default_value = "default")]
+        name: String,
+    },
+    /// Validate pipeline files and print the plan
+    #[command(alias = "validate", before_help = "Examples:\n  hydrograph check my.toml")]
+    Check {
+        /// Pipeline files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Send DogStatsD lines to a running instance and print what each became
+    #[command(before_help = "Examples:\n  \
+        hydrograph send 'checkout.latency:42|ms|#region:eu' 'orders:1|c'\n  \
+        tail -f lines.txt | hydrograph send -")]
+    Send(send::Send),
+    /// Generate load: prepared datagrams with values patched on every send
+    #[command(before_help = "Examples:\n  \
+        hydrograph generate --seconds 10 --series 100_000\n  \
+        hydrograph generate --to udp:127.0.0.1:8125 --events 1_000_000 --rate 50_000 --kind mixed\n  \
+        hydrograph generate --packet 1                            # one line a datagram")]
+    Generate(generate::Generate),
+    /// Ask a running instance whether it is ready and healthy (for containers)
+    #[command(
+        before_help = "Examples:\n  hydrograph healthcheck\n  hydrograph healthcheck --url unixstream:/run/hydrograph/http.sock"
+    )]
+    Healthcheck,
+}
+
+/// Runs one command and says how it ended.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(problem) => {
+            // Help and version are answers, not problems; a closed stdout is nobody's problem.
+            let _ = problem.print();
+            return if problem.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    log::start(&cli.global.log, cli.global.log_format);
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        Err(problem) if is_closed_pipe(&problem) => Exit::Done.into(),
+        Err(problem) => {
+            eprintln!("hydrograph: {}", causes(&problem));
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let Global { url, token_file, .. } = cli.global;
+    let client = || client::Client::new(url, token_file.as_deref());
+    match cli.command {
+        Command::Run { files } => wiring::run(&files),
+        Command::Init { name } => wiring::init(&name),
+        Command::Check { files } => wiring::check(&files),
+        Command::Send(send) => send.run(&client()?),
+        Command::Generate(generate) => generate.run(client),
+        Command::Healthcheck => healthcheck::run(&client()?),
+    }
+}
+
+/// The problem and what caused it, each once: many errors name their cause themselves.
+fn causes(problem: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in problem.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// True when the reader of our stdout went away (`hydrograph send ... | head -1`).
+fn is_closed_pipe(problem: &anyhow::Error) -> bool {
+    problem.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests;
