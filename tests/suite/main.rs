@@ -1,0 +1,18 @@
+//! Black-box tests: the real binary, real sockets, random ports, nothing but what the contract promises.
+//!
+//! Long forms by environment: `HYDROGRAPH_KILLS` (default 100), `HYDROGRAPH_FUZZ` (default 1,000,000),
+//! `HYDROGRAPH_TAGS` (default 300,000), `HYDROGRAPH_SEED`.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cardinality;
+mod crash;
+mod disk;
+mod first_run;
+mod hostile;
+mod ingest;
+mod load;
+mod routes;
+mod shutdown;
+mod tidy;
