@@ -5,8 +5,9 @@
 //! (1 ns). Targets: counter 0.6 ns and 15 times faster than metrics-exporter-prometheus' handle, fractional 3 ns;
 //! pre-measured timing 2 ns at 10 M/s a producer, 5 ns saturated, 7 times faster than its histogram handle; 150 M
 //! events/s at 1,000 series and 80 M at 100,000.
-//! Last answer (3 pairs, the same machine): counter 0.31 ns, 32 times; fractional 1.5 ns; timing 2.0 ns at 10 M/s (20 times),
-//! 3.6 ns saturated (12 times); end to end 113 M events/s at 1,000 series (16 ns of CPU an event) and 56 M at 100,000 (30 ns),
+//! Last answer (7 pairs, the same machine): counter 0.30 ns, 33 times; fractional 1.4 ns; timing 2.2 [2.0, 2.4] ns at 10 M/s (17
+//! times) and 7.5 [6.8, 8.4] saturated (5.1 times), both missed (3 pairs gave 3.6 to 5.1 saturated: it depends on how often a
+//! full ring waits); end to end 127 M events/s at 1,000 series (15 ns of CPU an event) and, of 3 pairs, 56 M at 100,000 (30 ns),
 //! both missed: four threads share two cores, and the shards wait for memory (chunks of cells, ring lines).
 //!
 //! Method: CPU time of the calling thread, in turn with the peer in the same process (`run_upkeep` inside its measured
