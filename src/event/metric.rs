@@ -103,6 +103,9 @@ pub enum Group {
 /// Upper bounds of a classic histogram, ascending, without `+Inf`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buckets {
+    /// The number of the first bound in counts of straddled cells. A reload with other bounds goes on behind the numbers
+    /// of the old ones, so that counts under way are never taken for those of other bounds.
+    pub first: u16,
     /// In base units, as declared.
     pub bounds: Box<[f64]>,
     /// In scale units, rounded as samples are (V1); ascending, unique.

@@ -7,11 +7,14 @@
 mod clock;
 mod labels;
 mod metric;
+pub mod number;
 mod reason;
+pub mod time;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use labels::{LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, Labels, LabelsBuilder, is_reserved};
 pub use metric::{Buckets, Expose, Group, Metric, MetricId, Scale, Unit};
+pub use number::Number;
 pub use reason::{DropReason, RejectReason};
 
 use std::fmt;
@@ -69,6 +72,16 @@ pub enum WireType {
 }
 
 impl WireType {
+    /// Every type, in the order of its code.
+    pub const ALL: [WireType; 6] = [
+        WireType::Count,
+        WireType::Gauge,
+        WireType::Timing,
+        WireType::Histogram,
+        WireType::Distribution,
+        WireType::Set,
+    ];
+
     /// The letters on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -81,6 +81,24 @@ reasons! {
         BadEvent = "bad_event", "expected _e{title,text}:title|text or _sc|name|status";
         /// JSON, which this version does not read yet.
         UnsupportedFormat = "unsupported_format", "only DogStatsD and StatsD lines are read here";
+        /// A typed event that no schema names.
+        UnknownEvent = "unknown_event", "no [events.NAME] of the pipeline file names it";
+        /// An event without a name where the source does not fix one.
+        NoEvent = "no_event", "the event has no key \"event\"";
+        /// A field that is not marked `?` is missing or null.
+        MissingField = "missing_field", "a field without \"?\" must be there";
+        /// A field holds another type than the schema says.
+        WrongType = "wrong_type", "the field holds another type than the schema says";
+        /// A key that no field names, where the source refuses those.
+        ExtraField = "extra_field", "no field has this key, and the source says extra_fields = \"error\"";
+        /// A key that came twice.
+        DuplicateField = "duplicate_field", "a key stands in an event once";
+        /// Not JSON, or no object.
+        BadJson = "bad_json", "expected one JSON object";
+        /// A weight outside [1, 2^20].
+        BadWeight = "bad_weight", "a weight lies from 1 to 2^20";
+        /// A rule of the source's mapping file says `action: drop`.
+        DroppedByMapping = "dropped_by_mapping", "the mapping file drops this name";
         /// A new name past the number of metrics that one pipeline may have.
         TooManyMetrics = "too_many_metrics", "names are metrics; put what varies into a tag";
     }
@@ -99,6 +117,8 @@ reasons! {
         QueueFull = "queue_full", "the queue was full";
         /// The store could not commit and `limits.pending` was reached (C4).
         Pending = "pending", "limits.pending reached while the store could not commit";
+        /// A start or end of a pair past the number of pairs that may be open.
+        PairLimit = "pair_limit", "too many pairs are open; do their ends come, and is timeout short enough?";
         /// A relative gauge operation left the range of gauges.
         OutOfRange = "out_of_range", "values lie within ±10^18";
         /// Input of an older incarnation of its source (C2).

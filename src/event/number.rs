@@ -5,7 +5,9 @@
 //! once. Invariant: a `Number` is always finite. Units and f64 are what exact arithmetic on the text would
 //! answer, however many digits it has; a counter's increment is so up to 19 significant digits.
 
-use crate::event::{RejectReason, UNITS_MAX};
+mod arithmetic;
+
+use super::{RejectReason, UNITS_MAX};
 
 /// The text began with `-`.
 const NEGATIVE: u64 = 1 << 32;
@@ -104,8 +106,19 @@ impl Number {
 
     /// Without sign, digits ÷ 10^decimals: what the fast path of a line has found.
     #[inline]
-    pub(super) fn from_digits(mantissa: u64, decimals: u32) -> Number {
+    pub(crate) fn from_digits(mantissa: u64, decimals: u32) -> Number {
         Number::new(mantissa, -(decimals as i32), 0)
+    }
+
+    /// What JSON says: digits ÷ 10^decimals, negative or not, and never a gauge's operation.
+    #[inline(always)]
+    pub(crate) fn from_json(is_negative: bool, mantissa: u64, decimals: u32) -> Number {
+        Number::new(mantissa, -(decimals as i32), if is_negative { NEGATIVE } else { 0 })
+    }
+
+    /// The same value, never a gauge's operation.
+    pub(crate) fn without_sign_flag(self) -> Number {
+        Number { shape: self.shape & !SIGNED, ..self }
     }
 
     /// Reads `12`, `-3.5`, `+4`, `1e3`, `.5`, `5.`; nothing may stand around the number.
@@ -143,7 +156,7 @@ impl Number {
 
     /// The magnitude as a fraction of numbers below 2^44, if it is that short: most sample rates are.
     #[inline]
-    pub(super) fn small_fraction(self) -> Option<(u64, u64)> {
+    pub(crate) fn small_fraction(self) -> Option<(u64, u64)> {
         let decimals = self.exponent().checked_neg()?;
         ((0..=13).contains(&decimals) && self.mantissa < 1 << 44).then(|| (self.mantissa, POW10[decimals as usize]))
     }
@@ -272,7 +285,7 @@ impl Number {
 
     /// Appends the number as text that [`parse`](Self::parse) reads back to the same value and sign.
     pub fn write_to(self, out: &mut Vec<u8>) {
-        if self.has_sign() {
+        if self.has(NEGATIVE | SIGNED) {
             out.push(if self.has(NEGATIVE) { b'-' } else { b'+' });
         }
         let mut buffer = itoa::Buffer::new();
@@ -317,7 +330,7 @@ fn load_short(bytes: &[u8]) -> u64 {
 /// Without a branch per byte: the point is squeezed out, the digits are pushed to the end of the word and
 /// converted two, four and eight at a time.
 #[inline]
-pub(super) fn short_decimal(word: u64, length: u32) -> Option<(u64, u32)> {
+pub(crate) fn short_decimal(word: u64, length: u32) -> Option<(u64, u32)> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     debug_assert!(length <= 8);
     if length == 0 {
