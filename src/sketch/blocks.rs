@@ -9,7 +9,7 @@ use super::Count;
 use super::sparse::Subtracted;
 
 /// Binary logarithm of the cells in a block.
-const BLOCK_BITS: u32 = 5;
+pub(super) const BLOCK_BITS: u32 = 5;
 /// Cells in a block: 34 bytes at the usual width, so that the id costs 6 % and an outlier half a cache line.
 pub(super) const BLOCK_CELLS: usize = 1 << BLOCK_BITS;
 

@@ -138,8 +138,7 @@ impl Store {
         by_form!(self,
             inline(_keys) => true,
             sparse(sparse) => {
-                let limit = blocks_max(digits, used, sparse.width());
-                count_blocks(sparse.used(used).iter().map(|entry| entry.cell()), limit) > limit
+                sparse.block_count(used) > blocks_max(digits, used, sparse.width())
             },
             blocks(blocks) => blocks.blocks().len() <= blocks_max(digits, used, blocks.width()),
             dense(_dense) => {
@@ -154,8 +153,7 @@ impl Store {
         let (count_max, width) = by_form!(self,
             inline(_keys) => return false,
             sparse(sparse) => {
-                let counts = sparse.used(used).iter().map(|entry| entry.count());
-                (counts.max().unwrap_or(0), sparse.width())
+                (sparse.count_max(used), sparse.width())
             },
             blocks(blocks) => (blocks.count_max(), blocks.width()),
             dense(_dense) => (self.cells(used).map(|(_, count)| count).max().unwrap_or(0), size_of::<u64>()),
@@ -219,10 +217,7 @@ impl Store {
                         at += run as i64 - 1;
                         (key.cell(), run as u64)
                     },
-                    sparse(sparse) => {
-                        let entry = sparse.used(used)[place];
-                        (entry.cell(), entry.count())
-                    },
+                    sparse(sparse) => sparse.entry(place),
                     blocks(blocks) => {
                         let block = &blocks.blocks()[place / BLOCK_CELLS];
                         let offset = place % BLOCK_CELLS;
@@ -254,7 +249,7 @@ impl Store {
                 visit(Part { base: block.base(), total: block.total(), counts: Counts::W4(block.counts()) })
             }),
             Store::Sparse16W1(sparse) => {
-                sparse.used(used).iter().try_for_each(|entry| visit(Part::cell(entry.cell(), entry.count())))
+                sparse.entries(used).try_for_each(|(cell, count)| visit(Part::cell(cell, count)))
             }
             _ => self.cells(used).try_for_each(|(cell, count)| visit(Part::cell(cell, count))),
         };

@@ -57,6 +57,8 @@ impl Digits {
 
 /// An unsigned integer that can hold the count of a cell; the narrowest that fits is chosen by the contents.
 trait Count: Copy + Default + Eq {
+    /// Its bytes as they lie in a block without alignment.
+    type Raw: Copy;
     /// Largest count this width holds.
     const COUNT_MAX: u64;
     /// Largest count of the next narrower width; for the narrowest one no count is larger.
@@ -64,6 +66,12 @@ trait Count: Copy + Default + Eq {
     fn get(self) -> u64;
     /// The count in this width; the caller has compared it with `COUNT_MAX`.
     fn of(count: u64) -> Self;
+    /// The counts that lie in these bytes.
+    fn raws(bytes: &[u8]) -> &[Self::Raw];
+    /// The same, to be changed.
+    fn raws_mut(bytes: &mut [u8]) -> &mut [Self::Raw];
+    fn from_raw(raw: Self::Raw) -> u64;
+    fn to_raw(self) -> Self::Raw;
     /// Sum of a block's counts, in the narrowest lanes that hold it; blocks never count in 64 bits.
     fn sum(counts: &[Self; blocks::BLOCK_CELLS]) -> u64;
 }
@@ -71,6 +79,7 @@ trait Count: Copy + Default + Eq {
 macro_rules! count {
     ($($width:ty, $narrower_max:expr, $sum:ty;)*) => {$(
         impl Count for $width {
+            type Raw = [u8; size_of::<$width>()];
             const COUNT_MAX: u64 = <$width>::MAX as u64;
             const NARROWER_MAX: u64 = $narrower_max;
             #[inline(always)]
@@ -81,6 +90,22 @@ macro_rules! count {
             fn of(count: u64) -> Self {
                 debug_assert!(count <= Self::COUNT_MAX);
                 count as $width
+            }
+            #[inline(always)]
+            fn raws(bytes: &[u8]) -> &[Self::Raw] {
+                bytes.as_chunks().0
+            }
+            #[inline(always)]
+            fn raws_mut(bytes: &mut [u8]) -> &mut [Self::Raw] {
+                bytes.as_chunks_mut().0
+            }
+            #[inline(always)]
+            fn from_raw(raw: Self::Raw) -> u64 {
+                <$width>::from_le_bytes(raw) as u64
+            }
+            #[inline(always)]
+            fn to_raw(self) -> Self::Raw {
+                self.to_le_bytes()
             }
             #[inline(always)]
             fn sum(counts: &[Self; blocks::BLOCK_CELLS]) -> u64 {

@@ -5,8 +5,8 @@
 //! what was added gives back what was there; the form is a function of the contents; a sketch is weighted or not as a
 //! whole, and a weighted one counts in 1/4096 of a sample (rule V2).
 //!
-//! Forms: *inline* holds up to 11 samples as sorted keys in the struct itself; *sparse* holds sorted (key, count)
-//! entries; *blocks* holds runs of 32 neighbouring cells without keys; *dense* is the `hdrhistogram` crate's histogram
+//! Forms: *inline* holds up to 11 samples as sorted keys in the struct itself; *sparse* holds sorted keys and their
+//! counts; *blocks* holds runs of 32 neighbouring cells without keys; *dense* is the `hdrhistogram` crate's histogram
 //! and takes the place of blocks once a count needs 64 bits.
 
 use super::Digits;
@@ -80,12 +80,10 @@ impl Sketch {
                 }
                 if fits || count == 0 { cells.len() } else { 0 }
             },
-            sparse(sparse) => match sparse.add(used, cells) {
-                Some(new) => {
-                    self.used += new as u32;
-                    cells.len()
-                }
-                None => 0,
+            sparse(sparse) => {
+                let added = sparse.add(used, cells);
+                self.used += added.new as u32;
+                added.applied
             },
             blocks(blocks) => {
                 let added = blocks.add(cells);

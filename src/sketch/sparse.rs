@@ -1,76 +1,92 @@
-//! The sparse form: cells sorted by key, each a packed (key, count) of 3 to 12 bytes, in one heap block.
+//! The sparse form: ascending keys, then their counts, 3 to 12 bytes a cell, in one heap block.
 //!
-//! Owns one boxed slice whose length is the number of cells rounded up to `GRANULE`; the number in use is kept by the
-//! sketch and passed in. Invariant: the first `used` entries are strictly ascending by key and have counts above zero.
+//! Owns one boxed slice with room for as many cells as `room_for` says; the number in use is kept by the sketch and
+//! passed in. Keys and counts lie apart, so that a search compares eight keys at once and never guesses, and a change
+//! moves whole runs instead of entries. Invariant: the first `used` keys strictly ascend and have counts above zero; the
+//! keys behind them are `Key::LAST`.
 
 use super::Count;
+use super::blocks::{Added, BLOCK_BITS};
+use std::marker::PhantomData;
 
-/// Entries are allocated in steps of this many: few enough to waste ≤ 21 bytes at the usual 3 bytes an entry, enough
-/// that a window that slides one sample at a time seldom asks the allocator.
-const GRANULE: usize = 8;
+/// Keys that a search compares at once, and the least step of the room for cells.
+const GROUP: usize = 8;
+/// Cells that are looked up before the new ones among them are put in, with one move for each.
+const BATCH: usize = 32;
 
 /// A cell key as stored: 16 bits hold every cell of 1 and 2 digits, 3 digits need 32.
 pub(super) trait Key: Copy + Default + Ord {
+    /// Its bytes as they lie in the block.
+    type Raw: Copy;
+    /// Stands behind the keys in use; no cell reaches it.
+    const LAST: Self;
     fn cell(self) -> i32;
     fn of(cell: i32) -> Self;
+    /// The key of a cell, or of the nearest that has one: for comparisons.
+    fn nearest(cell: i32) -> Self;
+    /// What tells whether two cells share a block.
+    fn block(self) -> Self;
+    fn raws(bytes: &[u8]) -> &[Self::Raw];
+    fn raws_mut(bytes: &mut [u8]) -> &mut [Self::Raw];
+    fn from_raw(raw: Self::Raw) -> Self;
+    fn to_raw(self) -> Self::Raw;
 }
 
-impl Key for i16 {
-    #[inline(always)]
-    fn cell(self) -> i32 {
-        i32::from(self)
-    }
-    #[inline(always)]
-    fn of(cell: i32) -> Self {
-        i16::try_from(cell).expect("a cell of 1 or 2 digits fits 16 bits")
-    }
+macro_rules! key {
+    ($($width:ty)*) => {$(
+        impl Key for $width {
+            type Raw = [u8; size_of::<$width>()];
+            const LAST: Self = <$width>::MAX;
+            #[inline(always)]
+            fn cell(self) -> i32 {
+                i32::from(self)
+            }
+            #[inline(always)]
+            fn of(cell: i32) -> Self {
+                <$width>::try_from(cell).expect("a cell of 1 or 2 digits fits 16 bits")
+            }
+            #[inline(always)]
+            fn nearest(cell: i32) -> Self {
+                cell.clamp(i32::from(<$width>::MIN), i32::from(<$width>::MAX)) as $width
+            }
+            #[inline(always)]
+            fn block(self) -> Self {
+                self >> BLOCK_BITS
+            }
+            #[inline(always)]
+            fn raws(bytes: &[u8]) -> &[Self::Raw] {
+                bytes.as_chunks().0
+            }
+            #[inline(always)]
+            fn raws_mut(bytes: &mut [u8]) -> &mut [Self::Raw] {
+                bytes.as_chunks_mut().0
+            }
+            #[inline(always)]
+            fn from_raw(raw: Self::Raw) -> Self {
+                <$width>::from_le_bytes(raw)
+            }
+            #[inline(always)]
+            fn to_raw(self) -> Self::Raw {
+                self.to_le_bytes()
+            }
+        }
+    )*};
 }
 
-impl Key for i32 {
-    #[inline(always)]
-    fn cell(self) -> i32 {
-        self
-    }
-    #[inline(always)]
-    fn of(cell: i32) -> Self {
-        cell
-    }
-}
+key!(i16 i32);
 
-#[repr(C, packed)]
-#[derive(Default)]
-pub(super) struct Entry<K: Key, C: Count> {
-    key: K,
-    count: C,
-}
-
-impl<K: Key, C: Count> Copy for Entry<K, C> {}
-impl<K: Key, C: Count> Clone for Entry<K, C> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K: Key, C: Count> Entry<K, C> {
-    #[inline(always)]
-    pub(super) fn cell(self) -> i32 {
-        let key = self.key;
-        key.cell()
-    }
-
-    #[inline(always)]
-    pub(super) fn count(self) -> u64 {
-        let count = self.count;
-        count.get()
-    }
-
-    fn of(cell: i32, count: u64) -> Self {
-        Entry { key: K::of(cell), count: C::of(count) }
-    }
+/// Cells that there is room for when so many are in use: few enough to waste less than an eighth, so many that a window
+/// that fills or slides seldom asks the allocator.
+const fn room_for(used: usize) -> usize {
+    used.next_multiple_of(match used {
+        0..=64 => GROUP,
+        65..=160 => 2 * GROUP,
+        _ => 4 * GROUP,
+    })
 }
 
 #[derive(Clone)]
-pub(super) struct Sparse<K: Key, C: Count>(Box<[Entry<K, C>]>);
+pub(super) struct Sparse<K: Key, C: Count>(Box<[u8]>, PhantomData<(K, C)>);
 
 /// What a subtraction left behind, for the choice of the form.
 pub(super) struct Subtracted {
@@ -80,18 +96,79 @@ pub(super) struct Subtracted {
     pub(super) may_narrow: bool,
 }
 
+/// Cells that have no key yet, and the keys before which each belongs.
+struct New {
+    len: usize,
+    places: [usize; BATCH],
+    cells: [(i32, u64); BATCH],
+}
+
 impl<K: Key, C: Count> Sparse<K, C> {
-    pub(super) fn build(cells: &[(i32, u64)]) -> Self {
-        let mut entries = vec![Entry::default(); cells.len().next_multiple_of(GRANULE)];
-        for (entry, &(cell, count)) in entries.iter_mut().zip(cells) {
-            *entry = Entry::of(cell, count);
-        }
-        Sparse(entries.into_boxed_slice())
+    const CELL_BYTES: usize = size_of::<K>() + size_of::<C>();
+
+    /// No cells and room for some; the keys are there already.
+    fn with_room(room: usize) -> Self {
+        let mut sparse = Sparse(vec![0; room * Self::CELL_BYTES].into_boxed_slice(), PhantomData);
+        sparse.split_mut().0.fill(K::LAST.to_raw());
+        sparse
     }
 
+    pub(super) fn build(cells: &[(i32, u64)]) -> Self {
+        let mut sparse = Self::with_room(room_for(cells.len()));
+        let (keys, counts) = sparse.split_mut();
+        for ((key, slot), &(cell, count)) in keys.iter_mut().zip(counts).zip(cells) {
+            *key = K::of(cell).to_raw();
+            *slot = C::of(count).to_raw();
+        }
+        sparse
+    }
+
+    #[inline(always)]
+    fn room(&self) -> usize {
+        self.0.len() / Self::CELL_BYTES
+    }
+
+    #[inline(always)]
+    fn keys(&self) -> &[K::Raw] {
+        K::raws(&self.0[..self.room() * size_of::<K>()])
+    }
+
+    #[inline(always)]
+    fn counts(&self) -> &[C::Raw] {
+        C::raws(&self.0[self.room() * size_of::<K>()..])
+    }
+
+    #[inline(always)]
+    fn split_mut(&mut self) -> (&mut [K::Raw], &mut [C::Raw]) {
+        let middle = self.room() * size_of::<K>();
+        let (keys, counts) = self.0.split_at_mut(middle);
+        (K::raws_mut(keys), C::raws_mut(counts))
+    }
+
+    /// The cell at a place in use, and its count.
+    #[inline(always)]
+    pub(super) fn entry(&self, at: usize) -> (i32, u64) {
+        (K::from_raw(self.keys()[at]).cell(), C::from_raw(self.counts()[at]))
+    }
+
+    /// The cells in use with their counts, ascending.
+    pub(super) fn entries(&self, used: usize) -> impl Iterator<Item = (i32, u64)> + '_ {
+        let counts = self.counts()[..used].iter().map(|count| C::from_raw(*count));
+        self.keys()[..used].iter().map(|key| K::from_raw(*key).cell()).zip(counts)
+    }
+
+    /// Blocks that the cells in use are spread over.
     #[inline]
-    pub(super) fn used(&self, used: usize) -> &[Entry<K, C>] {
-        &self.0[..used]
+    pub(super) fn block_count(&self, used: usize) -> usize {
+        let keys = &self.keys()[..used];
+        let Some(behind) = keys.get(1..) else { return 0 };
+        let opens = |(one, two): (&K::Raw, &K::Raw)| u32::from(K::from_raw(*one).block() != K::from_raw(*two).block());
+        keys.iter().zip(behind).map(opens).fold(1u32, u32::wrapping_add) as usize
+    }
+
+    /// The largest count.
+    pub(super) fn count_max(&self, used: usize) -> u64 {
+        self.counts()[..used].iter().map(|count| C::from_raw(*count)).max().unwrap_or(0)
     }
 
     /// Bytes of a count.
@@ -102,119 +179,157 @@ impl<K: Key, C: Count> Sparse<K, C> {
     /// Where the heap block lies, and its size.
     #[inline]
     pub(super) fn place(&self) -> (*const u8, usize) {
-        (self.0.as_ptr().cast(), size_of_val(&*self.0))
+        (self.0.as_ptr(), self.0.len())
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        size_of_val(&*self.0)
+        self.0.len()
     }
 
-    /// Adds ascending cells. Returns how many were new, or `None`, with nothing changed, if a count needs a wider form.
-    pub(super) fn add(&mut self, used: usize, cells: &[(i32, u64)]) -> Option<usize> {
-        let new = self.count_new(used, cells)?;
-        let after = used + new;
-        if after > self.0.len() {
-            let mut grown = vec![Entry::default(); after.next_multiple_of(GRANULE)];
-            grown[..used].copy_from_slice(&self.0[..used]);
-            self.0 = grown.into_boxed_slice();
-        }
-        // Both sides are sorted, so merging from the top moves each entry once and in place.
-        let entries = &mut self.0[..after];
-        let (mut from, mut to) = (used, after);
-        for &(cell, count) in cells.iter().rev() {
-            if count == 0 {
-                continue;
-            }
-            while from > 0 && entries[from - 1].cell() > cell {
-                from -= 1;
-                to -= 1;
-                entries[to] = entries[from];
-            }
-            to -= 1;
-            if from > 0 && entries[from - 1].cell() == cell {
-                from -= 1;
-                entries[to] = Entry::of(cell, entries[from].count() + count);
-            } else {
-                entries[to] = Entry::of(cell, count);
+    /// Adds ascending cells and stops before a count that needs a wider form.
+    #[inline]
+    pub(super) fn add(&mut self, mut used: usize, cells: &[(i32, u64)]) -> Added {
+        let before = used;
+        let mut applied = 0;
+        for batch in cells.chunks(BATCH) {
+            let done = self.add_batch(&mut used, batch);
+            applied += done;
+            if done < batch.len() {
+                break;
             }
         }
-        debug_assert_eq!(from, to);
-        Some(new)
+        Added { applied, new: used - before }
     }
 
-    /// Cells without an entry yet; `None` if a sum does not fit this width.
-    fn count_new(&self, used: usize, cells: &[(i32, u64)]) -> Option<usize> {
-        let entries = &self.0[..used];
-        let (mut at, mut new) = (0, 0);
+    /// Adds at most `BATCH` cells; how many were applied.
+    #[inline]
+    fn add_batch(&mut self, used: &mut usize, cells: &[(i32, u64)]) -> usize {
+        let mut new = New { len: 0, places: [0; BATCH], cells: [(0, 0); BATCH] };
+        let (keys, counts) = self.split_mut();
+        let (mut at, mut applied) = (0, 0);
         for &(cell, count) in cells {
-            at = seek(entries, at, cell);
-            let before = match entries.get(at) {
-                Some(entry) if entry.cell() == cell => entry.count(),
-                _ => {
-                    new += usize::from(count != 0);
-                    0
+            at = seek::<K>(keys, at, cell);
+            if at < *used && K::from_raw(keys[at]).cell() == cell {
+                let before = C::from_raw(counts[at]);
+                if count > C::COUNT_MAX - before {
+                    break;
                 }
-            };
-            if count > C::COUNT_MAX - before {
-                return None;
+                counts[at] = C::of(before + count).to_raw();
+            } else if count > C::COUNT_MAX {
+                break;
+            } else if count > 0 {
+                (new.places[new.len], new.cells[new.len]) = (at, (cell, count));
+                new.len += 1;
             }
+            applied += 1;
         }
-        Some(new)
+        if new.len > 0 {
+            if room_for(*used + new.len) == self.room() {
+                self.insert(*used, &new);
+            } else {
+                self.insert_with_room(*used, &new);
+            }
+            *used += new.len;
+        }
+        applied
+    }
+
+    /// Puts new cells in from the last to the first, so that each run moves once, over keys that are not needed.
+    #[inline]
+    fn insert(&mut self, used: usize, new: &New) {
+        let (keys, counts) = self.split_mut();
+        let mut end = used;
+        for at in (0..new.len).rev() {
+            let (place, (cell, count)) = (new.places[at], new.cells[at]);
+            keys.copy_within(place..end, place + at + 1);
+            counts.copy_within(place..end, place + at + 1);
+            keys[place + at] = K::of(cell).to_raw();
+            counts[place + at] = C::of(count).to_raw();
+            end = place;
+        }
+    }
+
+    /// The same into a larger block.
+    fn insert_with_room(&mut self, used: usize, new: &New) {
+        let mut grown = Self::with_room(room_for(used + new.len));
+        let (keys, counts) = grown.split_mut();
+        let mut from = 0;
+        for at in 0..=new.len {
+            let place = if at < new.len { new.places[at] } else { used };
+            keys[from + at..place + at].copy_from_slice(&self.keys()[from..place]);
+            counts[from + at..place + at].copy_from_slice(&self.counts()[from..place]);
+            if at < new.len {
+                let (cell, count) = new.cells[at];
+                keys[place + at] = K::of(cell).to_raw();
+                counts[place + at] = C::of(count).to_raw();
+            }
+            from = place;
+        }
+        *self = grown;
     }
 
     /// Whether every cell holds at least the given count.
     pub(super) fn holds(&self, used: usize, cells: &[(i32, u64)]) -> bool {
-        let entries = &self.0[..used];
+        let (keys, counts) = (self.keys(), self.counts());
         let mut at = 0;
         cells.iter().all(|&(cell, count)| {
-            at = seek(entries, at, cell);
-            count == 0 || entries.get(at).is_some_and(|entry| entry.cell() == cell && entry.count() >= count)
+            at = seek::<K>(keys, at, cell);
+            count == 0 || (at < used && K::from_raw(keys[at]).cell() == cell && C::from_raw(counts[at]) >= count)
         })
     }
 
     /// Takes ascending cells away; the caller has checked `holds`.
     pub(super) fn subtract(&mut self, used: usize, cells: &[(i32, u64)]) -> Subtracted {
-        let entries = &mut self.0[..used];
-        let (mut at, mut removed, mut may_narrow) = (0, 0, false);
-        for &(cell, count) in cells {
-            if count == 0 {
-                continue;
+        let (keys, counts) = self.split_mut();
+        let (mut left, mut may_narrow) = (used, false);
+        for batch in cells.chunks(BATCH) {
+            let mut emptied = [0; BATCH];
+            let (mut at, mut removed) = (0, 0);
+            for &(cell, count) in batch.iter().filter(|&&(_, count)| count > 0) {
+                at = seek::<K>(keys, at, cell);
+                let before = C::from_raw(counts[at]);
+                let after = before - count;
+                counts[at] = C::of(after).to_raw();
+                may_narrow |= before > C::NARROWER_MAX && after <= C::NARROWER_MAX;
+                if after == 0 {
+                    emptied[removed] = at;
+                    removed += 1;
+                }
             }
-            at = seek(entries, at, cell);
-            let before = entries[at].count();
-            let after = before - count;
-            entries[at] = Entry::of(cell, after);
-            removed += usize::from(after == 0);
-            may_narrow |= before > C::NARROWER_MAX && after <= C::NARROWER_MAX;
+            for (gone, &place) in emptied[..removed].iter().enumerate() {
+                let end = if gone + 1 < removed { emptied[gone + 1] } else { left };
+                keys.copy_within(place + 1..end, place - gone);
+                counts.copy_within(place + 1..end, place - gone);
+            }
+            // At once, because the next search compares whole groups.
+            keys[left - removed..left].fill(K::LAST.to_raw());
+            left -= removed;
         }
-        if removed > 0 {
-            let mut to = 0;
-            for from in 0..used {
-                let entry = entries[from];
-                entries[to] = entry;
-                to += usize::from(entry.count() != 0);
-            }
-            let length = to.next_multiple_of(GRANULE);
-            if length < self.0.len() {
-                self.0 = self.0[..length].into();
-            }
+        let room = room_for(left);
+        if room < self.room() {
+            let mut shrunk = Self::with_room(room);
+            let (keys, counts) = shrunk.split_mut();
+            keys[..left].copy_from_slice(&self.keys()[..left]);
+            counts[..left].copy_from_slice(&self.counts()[..left]);
+            *self = shrunk;
         }
-        Subtracted { removed, may_narrow }
+        Subtracted { removed: used - left, may_narrow }
     }
 }
 
-/// First entry at or after `from` whose key is not below `cell`: by doubling steps, then by halves.
-#[inline]
-fn seek<K: Key, C: Count>(entries: &[Entry<K, C>], from: usize, cell: i32) -> usize {
-    let mut step = 1;
-    let mut low = from;
-    while let Some(entry) = entries.get(low + step - 1) {
-        if entry.cell() >= cell {
+/// First key at or after `from` that is not below `cell`; those before `from` are. Compares a group at a time, because
+/// a processor guesses no step of a search by halves.
+#[inline(always)]
+fn seek<K: Key>(keys: &[K::Raw], from: usize, cell: i32) -> usize {
+    let wanted = K::nearest(cell);
+    let mut at = from / GROUP * GROUP;
+    while let Some(group) = keys.get(at..at + GROUP) {
+        let is_below = |key: &K::Raw| u16::from(K::from_raw(*key) < wanted);
+        let below = group.iter().map(is_below).fold(0, u16::wrapping_add);
+        at += usize::from(below);
+        if usize::from(below) < GROUP {
             break;
         }
-        low += step;
-        step *= 2;
     }
-    let high = (low + step - 1).min(entries.len());
-    low + entries[low..high].partition_point(|entry| entry.cell() < cell)
+    at
 }
