@@ -37,7 +37,7 @@ impl BucketRule {
         &self.buckets
     }
 
-    /// Calls `visit` with every bound that straddles this value's cell and is not below the value.
+    /// Calls `visit` with the number of every bound that straddles this value's cell and is not below the value.
     #[inline]
     pub fn exact_below(&self, cell: i32, units: i64, mut visit: impl FnMut(u16)) {
         let from = self.straddled.partition_point(|(c, _)| *c < cell);
@@ -46,7 +46,7 @@ impl BucketRule {
                 break;
             }
             if units <= self.buckets.units[usize::from(*index)] {
-                visit(*index);
+                visit(self.buckets.first + *index);
             }
         }
     }

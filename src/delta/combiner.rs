@@ -5,10 +5,11 @@
 //! the compact record (overflow, weight, three digits, another slice) goes to a side map that is exact.
 
 use super::bucket::BucketRule;
+use super::dense::{DenseCells, HotPool};
+use super::kept::KeptEvents;
+use super::pair::PairOps;
 use super::prefetch;
-use super::record::{
-    CHUNK_CELLS, Chunk, ChunkPool, CounterRecord, DistributionRecord, FOLD_EVERY, GaugeRecord, INLINE_CELLS,
-};
+use super::record::{ChunkPool, CounterRecord, DistributionRecord, FOLD_EVERY, GaugeRecord};
 use super::segment::Segmented;
 use super::side::{CounterSum, DistributionSum, GaugeSum, add_below};
 use super::tally::SourceTally;
@@ -20,32 +21,6 @@ use std::collections::HashMap;
 const WIDE_SEGMENTS: usize = 4;
 
 type SlotMap<V> = HashMap<u32, V, foldhash::fast::FixedState>;
-
-/// Counts of folded cells: `counts[cell - lowest]`.
-#[derive(Clone, Debug, Default)]
-pub(super) struct DenseCells {
-    pub(super) lowest: i32,
-    pub(super) counts: Vec<u32>,
-}
-
-impl DenseCells {
-    fn add(&mut self, cell: i32) {
-        if self.counts.is_empty() {
-            self.lowest = cell;
-        }
-        if cell < self.lowest {
-            let missing = (self.lowest - cell) as usize;
-            self.counts.splice(0..0, std::iter::repeat_n(0, missing));
-            self.lowest = cell;
-        }
-        let index = (cell - self.lowest) as usize;
-        if index >= self.counts.len() {
-            self.counts.resize(index + 1, 0);
-        }
-        // A record counts at most u32::MAX samples, so neither can one of its cells overflow.
-        self.counts[index] += 1;
-    }
-}
 
 /// One aggregate of a slice that is not the hot one.
 #[derive(Clone, Debug)]
@@ -66,6 +41,7 @@ pub struct Combiner {
     pub(super) gauges: Segmented<GaugeRecord>,
     pub(super) distributions: Segmented<DistributionRecord>,
     pub(super) chunks: ChunkPool,
+    pub(super) hot: HotPool,
     pub(super) dense: SlotMap<DenseCells>,
     /// Sums that left i64: (kind code, slot) → what was spilled, in scale units.
     pub(super) spilled: HashMap<(u8, u32), i128, foldhash::fast::FixedState>,
@@ -78,6 +54,10 @@ pub struct Combiner {
     pub(super) side: HashMap<(u32, u8, u32), SideSum, foldhash::fast::FixedState>,
     /// True when relative operations came.
     pub(super) has_adjusted: bool,
+    /// Starts and ends of pairs (V8).
+    pub(super) pairs: PairOps,
+    /// Whole events of schemas with `keep`.
+    pub(super) kept: KeptEvents,
     tallies: Vec<SourceTally>,
 }
 
@@ -91,6 +71,7 @@ impl Combiner {
             gauges: Segmented::new(),
             distributions: Segmented::new(),
             chunks: ChunkPool::new(),
+            hot: HotPool::new(),
             dense: SlotMap::default(),
             spilled: HashMap::default(),
             below: SlotMap::default(),
@@ -98,6 +79,8 @@ impl Combiner {
             sets: SlotMap::default(),
             side: HashMap::default(),
             has_adjusted: false,
+            pairs: PairOps::default(),
+            kept: KeptEvents::default(),
             tallies: Vec::new(),
         }
     }
@@ -132,9 +115,9 @@ impl Combiner {
         self.tallies.clear();
     }
 
-    /// Entries of the side map: a shard asks for an early tick when there are many.
+    /// Entries of the side map and operations on pairs: a shard asks for an early tick when there are many.
     pub fn side_len(&self) -> usize {
-        self.side.len()
+        self.side.len() + self.pairs.ops.len()
     }
 
     /// True when it holds nothing, not even a count.
@@ -147,6 +130,8 @@ impl Combiner {
             && self.sets.is_empty()
             && self.side.is_empty()
             && self.spilled.is_empty()
+            && self.pairs.ops.is_empty()
+            && self.kept.is_empty()
             && self.tallies.iter().all(SourceTally::is_zero)
     }
 
@@ -157,8 +142,11 @@ impl Combiner {
             + self.gauges.heap_bytes()
             + self.distributions.heap_bytes()
             + self.chunks.heap_bytes()
+            + self.hot.heap_bytes()
             + self.dense.values().map(|dense| dense.counts.capacity() * 4).sum::<usize>()
             + self.side.capacity() * 64
+            + self.pairs.heap_bytes()
+            + self.kept.bytes()
     }
 
     /// True when its distributions are too many for the second-level cache, so that prefetching pays.
@@ -190,15 +178,34 @@ impl Combiner {
         }
     }
 
-    /// Brings the chunk that the next cell goes to closer; the record should already be near.
+    /// Brings the chunk closer that the next cell moves the record's to; the record should already be near.
     #[inline(always)]
     pub fn prefetch_tail(&self, slot: u32) {
         if let Some(record) = self.distributions.peek(slot)
-            && record.chunk != 0
+            && let Some(at) = record.moves_to()
+            && !record.is_hot()
         {
-            let chunk = self.chunks.get(record.chunk);
-            let at = ((record.count & (FOLD_EVERY - 1)).wrapping_sub(INLINE_CELLS) % CHUNK_CELLS) as usize;
-            prefetch(&chunk.cells[at]);
+            prefetch(&self.chunks.get(record.chunk).0[at]);
+        }
+    }
+
+    /// Brings the newest chunk closer, for whoever reads it.
+    #[inline(always)]
+    pub(super) fn prefetch_list(&self, slot: u32) {
+        if let Some(record) = self.distributions.peek(slot)
+            && record.chunk != 0
+            && !record.is_hot()
+        {
+            self.chunks.prefetch(record.chunk);
+        }
+    }
+
+    /// As [`prefetch_tail`](Self::prefetch_tail), also of a series that counts its cells: where this one is counted.
+    #[inline(always)]
+    pub fn prefetch_cell(&self, slot: u32, cell: impl FnOnce() -> i16) {
+        match self.distributions.peek(slot) {
+            Some(record) if record.is_hot() => prefetch(self.hot.peek(record.chunk, cell())),
+            _ => self.prefetch_tail(slot),
         }
     }
 
@@ -232,50 +239,26 @@ impl Combiner {
     #[inline(always)]
     pub fn add_value(&mut self, slot: u32, units: i64, cell: i16) {
         let record = self.distributions.touch(slot, |record| record.count == 0);
-        let listed = record.count & (FOLD_EVERY - 1);
+        let listed = record.count;
         record.count += 1;
         record.min = record.min.min(units);
         record.max = record.max.max(units);
-        let sum = record.sum.checked_add(units);
-        if listed < INLINE_CELLS {
-            record.cells[listed as usize] = cell;
-        } else {
-            let at = (listed - INLINE_CELLS) % CHUNK_CELLS;
-            if at == 0 {
-                record.chunk = self.chunks.take(record.chunk);
-            }
-            self.chunks.get_mut(record.chunk).cells[at as usize] = cell;
-        }
-        match sum {
+        match record.sum.checked_add(units) {
             Some(sum) => record.sum = sum,
             None => {
                 let spilled = i128::from(std::mem::replace(&mut record.sum, units));
                 *self.spilled.entry((2, slot)).or_insert(0) += spilled;
             }
         }
-        if listed == FOLD_EVERY - 1 {
-            self.fold_cells(slot);
-        }
-    }
-
-    /// Counts the listed cells of a record into its dense array and gives its chunks back.
-    #[cold]
-    fn fold_cells(&mut self, slot: u32) {
-        let record = self.distributions.touch(slot, |_| false);
-        let dense = self.dense.entry(slot).or_default();
-        for cell in &record.cells {
-            dense.add(i32::from(*cell));
-        }
-        let mut number = std::mem::take(&mut record.chunk);
-        let mut filled = (FOLD_EVERY - INLINE_CELLS - 1) % CHUNK_CELLS + 1;
-        while number != 0 {
-            let chunk: &Chunk = self.chunks.get(number);
-            for cell in &chunk.cells[..filled as usize] {
-                dense.add(i32::from(*cell));
+        if record.is_hot() {
+            if !self.hot.count(record, cell) {
+                self.hot.beside(record, cell, self.dense.entry(slot).or_default());
             }
-            let older = chunk.older;
-            self.chunks.free(number);
-            (number, filled) = (older, CHUNK_CELLS);
+            return;
+        }
+        record.list(listed, cell, &mut self.chunks);
+        if listed == FOLD_EVERY - 1 {
+            self.hot.heat(record, &mut self.chunks, self.dense.entry(slot).or_default());
         }
     }
 

@@ -86,6 +86,10 @@ impl Combiner {
             slots.push(*slot);
             keep(Kind::from_code(*code).expect("side keys hold kind codes"), &mut slots);
         }
+        for feed in self.pairs.sets.iter().flatten() {
+            slots.push(feed.slot.0);
+            keep(feed.role.kind(), &mut slots);
+        }
         unknown.sort_unstable();
         unknown.dedup();
         unknown
@@ -94,7 +98,7 @@ impl Combiner {
 
 /// Drains `combiner` into parts (hot slice first, then the others ascending) and its tallies.
 ///
-/// Every touched slot must have an id. `resolve` is asked for every gauge and turns what it
+/// Every touched slot must have an id; pair operations and kept events must have been taken. `resolve` is asked for every gauge and turns what it
 /// saw into sets: it applies relative operations to the stored value (V6).
 ///
 /// # Panics
@@ -208,12 +212,12 @@ fn encode_distributions(combiner: &mut Combiner, ids: &IdMap, writer: &mut PartW
             combiner.prefetch_distribution(*ahead);
         }
         if let Some((_, ahead)) = pairs.get(at + 4) {
-            combiner.prefetch_tail(*ahead);
+            combiner.prefetch_list(*ahead);
         }
         let touched = combiner.distributions.peek(*slot).is_some_and(|record| record.count > 0);
         let record = if touched { combiner.distributions.take(*slot) } else { DistributionRecord::default() };
         let dense = if combiner.dense.is_empty() { None } else { combiner.dense.remove(slot) };
-        counter.count(&record, &combiner.chunks, dense.as_ref(), &mut cells);
+        counter.count(&record, &combiner.chunks, &combiner.hot, dense.as_ref(), &mut cells);
         let spilled = if combiner.spilled.is_empty() { 0 } else { combiner.spilled.remove(&(2, *slot)).unwrap_or(0) };
         let mut row = DistributionRow {
             digits: Digits::Two,
@@ -237,15 +241,17 @@ fn encode_distributions(combiner: &mut Combiner, ids: &IdMap, writer: &mut PartW
                 if record.count > 0 {
                     wide.merge(&row.to_sum());
                 }
-                write_sum(*id, &wide, &mut Vec::new(), writer);
+                write_distribution(*id, &wide, &mut Vec::new(), writer);
             }
         }
     }
     combiner.distributions.finish();
     combiner.chunks.reset();
+    combiner.hot.reset();
 }
 
-fn write_sum(id: SeriesId, sum: &DistributionSum, cells: &mut Vec<(i32, u64)>, writer: &mut PartWriter) {
+/// Writes an owned aggregate; `cells` is memory to work in.
+pub fn write_distribution(id: SeriesId, sum: &DistributionSum, cells: &mut Vec<(i32, u64)>, writer: &mut PartWriter) {
     cells.clear();
     cells.extend(sum.sketch.cells());
     let row = DistributionRow {
@@ -280,7 +286,7 @@ fn encode_side(
             match sum {
                 SideSum::Counter(sum) => writer.counter(id, sum),
                 SideSum::Gauge(record) => write_gauge(id, slot, record, resolve, &mut writer),
-                SideSum::Distribution(sum) => write_sum(id, &sum, &mut cells, &mut writer),
+                SideSum::Distribution(sum) => write_distribution(id, &sum, &mut cells, &mut writer),
                 SideSum::Set(distinct) => writer.set(id, &distinct),
             }
         }

@@ -11,8 +11,12 @@
 mod bucket;
 mod cells;
 mod combiner;
+mod dense;
 mod encode;
 pub mod epoch;
+pub mod kept;
+mod pages;
+pub mod pair;
 pub mod part;
 mod prefetch;
 mod record;
@@ -20,11 +24,13 @@ mod segment;
 mod side;
 mod table;
 mod tally;
+pub mod varint;
 
 pub use bucket::BucketRule;
 pub use combiner::Combiner;
-pub use encode::{EncodedPart, IdMap, encode};
-pub use prefetch::prefetch;
+pub use encode::{EncodedPart, IdMap, encode, write_distribution};
+pub use pages::{PageBox, PageVec};
+pub use prefetch::{prefetch, prefetch_to_write};
 pub use side::{CounterSum, DistributionSum, GaugeSum};
 pub use table::{Interned, SeriesEntry, SeriesTable, SeriesTableGuard, TableLimits};
 pub use tally::{Edge, SourceTally};

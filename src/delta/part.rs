@@ -23,6 +23,7 @@
 //! A block holds at most [`BLOCK_ROWS`] rows, so that a reader can skip to a series.
 
 use super::side::{CounterSum, DistributionSum, GaugeSum};
+use super::varint::{self, put_i64, put_i128, put_u64, put_u128};
 use crate::event::{Kind, SeriesId, WEIGHT_ONE};
 use crate::sketch::{Digits, Distinct, layout};
 
@@ -488,77 +489,19 @@ impl<'a> PartCursor<'a> {
     }
 
     fn long_u64(&mut self) -> Result<u64, Corrupt> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = *self.bytes[..self.block_end.max(self.at)].get(self.at).ok_or(self.corrupt())?;
-            self.at += 1;
-            if shift == 63 && byte > 1 {
-                return Err(self.corrupt());
-            }
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(self.corrupt())
+        varint::read_u64(&self.bytes[..self.block_end.max(self.at)], &mut self.at).ok_or(self.corrupt())
     }
 
     fn u128(&mut self) -> Result<u128, Corrupt> {
-        let mut value = 0u128;
-        for shift in (0..128).step_by(7) {
-            let byte = *self.bytes[..self.block_end].get(self.at).ok_or(self.corrupt())?;
-            self.at += 1;
-            if shift == 126 && byte > 3 {
-                return Err(self.corrupt());
-            }
-            value |= u128::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(self.corrupt())
+        varint::read_u128(&self.bytes[..self.block_end], &mut self.at).ok_or(self.corrupt())
     }
 
     fn i64(&mut self) -> Result<i64, Corrupt> {
-        let v = self.u64()?;
-        Ok((v >> 1) as i64 ^ -((v & 1) as i64))
+        Ok(varint::unzigzag(self.u64()?))
     }
 
     fn i128(&mut self) -> Result<i128, Corrupt> {
-        let v = self.u128()?;
-        Ok((v >> 1) as i128 ^ -((v & 1) as i128))
-    }
-}
-
-#[inline(always)]
-fn put_u64(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_u128(out: &mut Vec<u8>, mut value: u128) {
-    while value >= 0x80 {
-        if value <= u128::from(u64::MAX) {
-            return put_u64(out, value as u64);
-        }
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
-}
-
-fn put_i128(out: &mut Vec<u8>, value: i128) {
-    match i64::try_from(value) {
-        // One zigzag for both widths, so that the reader needs no flag.
-        Ok(small) if small.unsigned_abs() < 1 << 62 => put_i64(out, small),
-        _ => put_u128(out, ((value << 1) ^ (value >> 127)) as u128),
+        Ok(varint::unzigzag_128(self.u128()?))
     }
 }
 

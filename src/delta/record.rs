@@ -3,30 +3,37 @@
 //! In: samples of one series. Out: their aggregate. Invariant: `default()` is the clean state that
 //! [`super::segment::Segmented`] relies on.
 
-/// Cells kept in the record itself before a chunk is linked.
+use super::pages::PageBox;
+use super::prefetch;
+
+/// Cells kept in the record itself: the newest. When they are full they move to a chunk together, so that a sample
+/// touches one line of memory and each sixteenth a second one.
 pub(super) const INLINE_CELLS: u32 = 16;
 /// Cells in a chunk.
-pub(super) const CHUNK_CELLS: u32 = 62;
-/// Samples after which a record's cells are counted into a dense array and the chunks go back: a power of
-/// two, so that the number of cells still listed is `count % FOLD_EVERY`.
+pub(super) const CHUNK_CELLS: u32 = 64;
+/// Samples after which a record's cells are counted where they come instead of listed, and its chunks go back: the list
+/// is then as large as the counts.
 pub(super) const FOLD_EVERY: u32 = 512;
 
 const _: () = assert!(size_of::<DistributionRecord>() == 64 && size_of::<Chunk>() == 128);
-const _: () = assert!(FOLD_EVERY.is_power_of_two() && size_of::<GaugeRecord>() <= 80);
+const _: () = assert!(CHUNK_CELLS.is_multiple_of(INLINE_CELLS) && FOLD_EVERY.is_multiple_of(INLINE_CELLS));
+const _: () = assert!(FOLD_EVERY > INLINE_CELLS && size_of::<GaugeRecord>() <= 80);
 
 /// A distribution between two ticks: cells are appended as they come and counted at the tick (100,000
-/// series: 77 ns and 157 MB, against 98 ns and 678 MB when counted in place).
+/// series: 77 ns and 157 MB, against 98 ns and 678 MB when counted in place), until there are so many that counting in
+/// place ([`super::dense`]) is less.
 #[repr(C, align(64))]
 #[derive(Clone, Debug)]
 pub(super) struct DistributionRecord {
-    /// Samples; the last `count % FOLD_EVERY` are listed, the rest are in the dense array.
+    /// Samples; below `FOLD_EVERY` all are listed, from there on all are counted.
     pub(super) count: u32,
-    /// The newest chunk, 1-based; 0 = none.
+    /// The newest chunk, 1-based; 0 = none. Of a hot record its block.
     pub(super) chunk: u32,
     /// In scale units; what overflows is spilled to a side map.
     pub(super) sum: i64,
     pub(super) min: i64,
     pub(super) max: i64,
+    /// The newest cells. Of a hot record the pages of its block.
     pub(super) cells: [i16; INLINE_CELLS as usize],
 }
 
@@ -43,20 +50,60 @@ impl Default for DistributionRecord {
     }
 }
 
-/// A block of cells, linked from the newest to the oldest.
+impl DistributionRecord {
+    /// How many of `listed` cells lie in the record, and how many in its chunks.
+    #[inline(always)]
+    pub(super) fn split(listed: u32) -> (u32, u32) {
+        let inline = if listed == 0 { 0 } else { (listed - 1) % INLINE_CELLS + 1 };
+        (inline, listed - inline)
+    }
+
+    /// Appends a cell to a list of `listed`, which must be below [`FOLD_EVERY`].
+    #[inline(always)]
+    pub(super) fn list(&mut self, listed: u32, cell: i16, chunks: &mut ChunkPool) {
+        let at = listed % INLINE_CELLS;
+        if at == 0 && listed != 0 {
+            self.move_out(listed - INLINE_CELLS, chunks);
+        }
+        self.cells[at as usize] = cell;
+    }
+
+    /// Moves the cells of the record behind the `moved` that its chunks hold.
+    #[inline(never)]
+    fn move_out(&mut self, moved: u32, chunks: &mut ChunkPool) {
+        let at = (moved % CHUNK_CELLS) as usize;
+        if at == 0 {
+            self.chunk = chunks.take(self.chunk);
+        }
+        chunks.get_mut(self.chunk).0[at..at + INLINE_CELLS as usize].copy_from_slice(&self.cells);
+    }
+
+    /// Where in its newest chunk the next cell moves the record's to; `None` when that is not next, or to a new chunk.
+    #[inline(always)]
+    pub(super) fn moves_to(&self) -> Option<usize> {
+        if !self.count.is_multiple_of(INLINE_CELLS) || self.chunk == 0 {
+            return None;
+        }
+        Some((self.count.wrapping_sub(INLINE_CELLS) % CHUNK_CELLS) as usize).filter(|at| *at != 0)
+    }
+}
+
+/// A block of cells.
 #[repr(C, align(128))]
 #[derive(Clone, Debug)]
-pub(super) struct Chunk {
-    pub(super) cells: [i16; CHUNK_CELLS as usize],
-    /// The next older chunk, 1-based; 0 = none.
-    pub(super) older: u32,
-}
+pub(super) struct Chunk(pub(super) [i16; CHUNK_CELLS as usize]);
 
 /// Chunks of one combiner: allocated by blocks (growth never copies), recycled through a free list.
 pub(super) struct ChunkPool {
-    blocks: Vec<Box<[Chunk]>>,
+    blocks: Vec<Block>,
     used: u32,
     free: Vec<u32>,
+}
+
+struct Block {
+    chunks: PageBox<Chunk, { BLOCK_CHUNKS as usize }>,
+    /// The next older chunk of the same record, 1-based; 0 = none.
+    older: Box<[u32; BLOCK_CHUNKS as usize]>,
 }
 
 const BLOCK_CHUNKS: u32 = 512;
@@ -73,27 +120,44 @@ impl ChunkPool {
             Some(number) => number,
             None => {
                 if self.used == self.blocks.len() as u32 * BLOCK_CHUNKS {
-                    let empty = Chunk { cells: [0; CHUNK_CELLS as usize], older: 0 };
-                    self.blocks.push(vec![empty; BLOCK_CHUNKS as usize].into_boxed_slice());
+                    let empty = Chunk([0; CHUNK_CELLS as usize]);
+                    let older = Box::new([0; BLOCK_CHUNKS as usize]);
+                    self.blocks.push(Block { chunks: PageBox::of(empty), older });
                 }
                 self.used += 1;
                 self.used
             }
         };
-        self.get_mut(number).older = older;
+        let index = number - 1;
+        self.blocks[(index / BLOCK_CHUNKS) as usize].older[(index % BLOCK_CHUNKS) as usize] = older;
         number
     }
 
     #[inline(always)]
     pub(super) fn get(&self, number: u32) -> &Chunk {
         let index = number - 1;
-        &self.blocks[(index / BLOCK_CHUNKS) as usize][(index % BLOCK_CHUNKS) as usize]
+        &self.blocks[(index / BLOCK_CHUNKS) as usize].chunks[(index % BLOCK_CHUNKS) as usize]
     }
 
     #[inline(always)]
-    pub(super) fn get_mut(&mut self, number: u32) -> &mut Chunk {
+    fn get_mut(&mut self, number: u32) -> &mut Chunk {
         let index = number - 1;
-        &mut self.blocks[(index / BLOCK_CHUNKS) as usize][(index % BLOCK_CHUNKS) as usize]
+        &mut self.blocks[(index / BLOCK_CHUNKS) as usize].chunks[(index % BLOCK_CHUNKS) as usize]
+    }
+
+    /// The next older chunk, 1-based; 0 = none.
+    #[inline(always)]
+    pub(super) fn older(&self, number: u32) -> u32 {
+        let index = number - 1;
+        self.blocks[(index / BLOCK_CHUNKS) as usize].older[(index % BLOCK_CHUNKS) as usize]
+    }
+
+    /// Brings both lines of a chunk closer.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, number: u32) {
+        let chunk = self.get(number);
+        prefetch(&chunk.0[0]);
+        prefetch(&chunk.0[CHUNK_CELLS as usize / 2]);
     }
 
     /// Gives one chunk back.
@@ -110,7 +174,7 @@ impl ChunkPool {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_CHUNKS as usize * size_of::<Chunk>() + self.free.capacity() * 4
+        self.blocks.len() * BLOCK_CHUNKS as usize * (size_of::<Chunk>() + 4) + self.free.capacity() * 4
     }
 }
 

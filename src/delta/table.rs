@@ -57,12 +57,52 @@ fn table_of(hash: u128) -> usize {
     (hash >> (128 - INDEX_TABLES.ilog2())) as usize
 }
 
+/// Entries by slot, in segments: nothing moves when it grows, and a million entries need no million allocations.
+#[derive(Default)]
+struct Entries(Vec<Vec<Option<SeriesEntry>>>);
+
+const SEGMENT_LEN: usize = 1024;
+
+impl Entries {
+    fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| (self.0.len() - 1) * SEGMENT_LEN + last.len())
+    }
+
+    fn get(&self, slot: u32) -> Option<&SeriesEntry> {
+        self.0.get(slot as usize / SEGMENT_LEN)?.get(slot as usize % SEGMENT_LEN)?.as_ref()
+    }
+
+    /// The place of a slot that was given out once.
+    fn place(&mut self, slot: u32) -> Option<&mut Option<SeriesEntry>> {
+        self.0.get_mut(slot as usize / SEGMENT_LEN)?.get_mut(slot as usize % SEGMENT_LEN)
+    }
+
+    fn push(&mut self, entry: SeriesEntry) {
+        match self.0.last_mut() {
+            Some(last) if last.len() < SEGMENT_LEN => last.push(Some(entry)),
+            _ => {
+                let mut segment = Vec::with_capacity(SEGMENT_LEN);
+                segment.push(Some(entry));
+                self.0.push(segment);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &SeriesEntry> {
+        self.0.iter().flatten().flatten()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.0.len() * SEGMENT_LEN * size_of::<Option<SeriesEntry>>()
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     /// (kind, slot) by durable hash, in [`INDEX_TABLES`] small tables: one that doubles holds a decoder up
     /// for some microseconds, where a single table of a million entries took 150 ms.
     index: Box<[HashTable<(Kind, u32)>]>,
-    by_slot: [Vec<Option<Box<SeriesEntry>>>; Kind::ALL.len()],
+    by_slot: [Entries; Kind::ALL.len()],
     free: [Vec<u32>; Kind::ALL.len()],
     per_metric: Vec<u32>,
     live: u32,
@@ -150,9 +190,9 @@ impl SeriesTableGuard<'_> {
     fn find(&mut self, hash: u128) -> Option<Slot> {
         let inner = &mut *self.inner;
         let (kind, slot) = *inner.index[table_of(hash)].find(hash as u64, |(kind, slot)| {
-            inner.by_slot[*kind as usize][*slot as usize].as_ref().is_some_and(|entry| entry.hash == hash)
+            inner.by_slot[*kind as usize].get(*slot).is_some_and(|entry| entry.hash == hash)
         })?;
-        let entry = inner.by_slot[kind as usize][slot as usize].as_mut().expect("indexed entries exist");
+        let entry = inner.by_slot[kind as usize].place(slot).and_then(Option::as_mut).expect("indexed entries exist");
         entry.is_retiring = false;
         Some(Slot(slot))
     }
@@ -172,13 +212,13 @@ impl SeriesTableGuard<'_> {
             is_overflow,
         };
         let entries = &mut inner.by_slot[kind as usize];
-        if entries.len() == slot as usize {
-            entries.push(None);
+        match entries.place(slot) {
+            Some(place) => *place = Some(entry),
+            None => entries.push(entry),
         }
-        entries[slot as usize] = Some(Box::new(entry));
         let by_slot = &inner.by_slot;
         inner.index[table_of(hash)].insert_unique(hash as u64, (kind, slot), |(kind, slot)| {
-            by_slot[*kind as usize][*slot as usize].as_ref().map_or(0, |entry| entry.hash as u64)
+            by_slot[*kind as usize].get(*slot).map_or(0, |entry| entry.hash as u64)
         });
         if !is_overflow {
             let at = metric.id.0 as usize;
@@ -213,7 +253,12 @@ impl SeriesTableGuard<'_> {
 
     /// A live series.
     pub fn get(&self, kind: Kind, slot: Slot) -> Option<&SeriesEntry> {
-        self.inner.by_slot[kind as usize].get(slot.0 as usize)?.as_deref()
+        self.inner.by_slot[kind as usize].get(slot.0)
+    }
+
+    /// The live series of a kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &SeriesEntry> {
+        self.inner.by_slot[kind as usize].iter()
     }
 
     /// True while a series is chosen to leave memory and nobody asked for it since.
@@ -223,7 +268,7 @@ impl SeriesTableGuard<'_> {
 
     /// A live series, to note its durable id or its pins.
     pub fn get_mut(&mut self, kind: Kind, slot: Slot) -> Option<&mut SeriesEntry> {
-        self.inner.by_slot[kind as usize].get_mut(slot.0 as usize)?.as_deref_mut()
+        self.inner.by_slot[kind as usize].place(slot.0)?.as_mut()
     }
 
     /// The slot of a series that is in memory, without making one.
@@ -231,7 +276,7 @@ impl SeriesTableGuard<'_> {
         let hash = series_hash(metric.kind, &metric.name, labels);
         let inner = &*self.inner;
         let found = inner.index[table_of(hash)].find(hash as u64, |(kind, slot)| {
-            inner.by_slot[*kind as usize][*slot as usize].as_ref().is_some_and(|entry| entry.hash == hash)
+            inner.by_slot[*kind as usize].get(*slot).is_some_and(|entry| entry.hash == hash)
         })?;
         Some(Slot(found.1))
     }
@@ -250,7 +295,7 @@ impl SeriesTableGuard<'_> {
     /// 100,000 series of the metric, so that asking is cheap whatever the limit.
     pub fn widest_label(&self, metric: &Metric) -> Option<String> {
         let mut values: HashMap<&str, HashSet<&str>> = HashMap::new();
-        let entries = self.inner.by_slot[metric.kind as usize].iter().flatten();
+        let entries = self.inner.by_slot[metric.kind as usize].iter();
         for entry in entries.filter(|entry| entry.metric.id == metric.id).take(100_000) {
             for (key, value) in entry.labels.iter() {
                 values.entry(key).or_default().insert(value);
@@ -284,7 +329,7 @@ impl SeriesTableGuard<'_> {
         let mut freed = Vec::new();
         for (kind, slot) in marked {
             let inner = &mut *self.inner;
-            let place = &mut inner.by_slot[*kind as usize][slot.0 as usize];
+            let Some(place) = inner.by_slot[*kind as usize].place(slot.0) else { continue };
             if !place.as_ref().is_some_and(|entry| entry.is_retiring && entry.pins == 0) {
                 continue;
             }
@@ -304,9 +349,9 @@ impl SeriesTableGuard<'_> {
 
     /// Heap bytes, about.
     pub fn heap_bytes(&self) -> usize {
-        let slots: usize = self.inner.by_slot.iter().map(Vec::capacity).sum();
+        let entries: usize = self.inner.by_slot.iter().map(Entries::heap_bytes).sum();
         let places: usize = self.inner.index.iter().map(HashTable::capacity).sum();
-        slots * 8 + self.inner.live as usize * (size_of::<SeriesEntry>() + 80) + places * 9
+        entries + self.inner.live as usize * 80 + places * 9
     }
 }
 

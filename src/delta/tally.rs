@@ -3,7 +3,7 @@
 //! In: one call per batch. Out: sums that ride in the combiner, so that a commit holds exactly the counts
 //! of the samples it holds. Laws: `inputs = events + Σ rejected`; `samples = committed + Σ dropped + in flight`.
 
-use crate::event::{DropReason, Kind, RejectReason};
+use crate::event::{DropReason, Kind, MetricId, RejectReason};
 
 /// Where a sample may be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub struct SourceTally {
     pub clamped: u64,
     /// Unknown `|x` fields of lines.
     pub unknown_fields: u64,
-    /// Extra tags of declared metrics that were dropped.
-    pub labels_dropped: u64,
+    /// Extra tags of declared metrics that were dropped, by metric, ascending.
+    pub labels_dropped: Vec<(MetricId, u64)>,
     /// DogStatsD events (`_e`) and service checks (`_sc`).
     pub notices: u64,
     /// Datagrams the kernel dropped on our own sockets (`SO_RXQ_OVFL`).
@@ -76,10 +76,18 @@ impl SourceTally {
         self.late += other.late;
         self.clamped += other.clamped;
         self.unknown_fields += other.unknown_fields;
-        self.labels_dropped += other.labels_dropped;
+        other.labels_dropped.iter().for_each(|(metric, count)| self.drop_labels(*metric, *count));
         self.notices += other.notices;
         self.kernel_drops += other.kernel_drops;
         self.refused_connections += other.refused_connections;
+    }
+
+    /// Counts tags of a metric that were dropped.
+    pub fn drop_labels(&mut self, metric: MetricId, count: u64) {
+        match self.labels_dropped.binary_search_by_key(&metric, |(known, _)| *known) {
+            Ok(at) => self.labels_dropped[at].1 += count,
+            Err(at) => self.labels_dropped.insert(at, (metric, count)),
+        }
     }
 
     /// Counts dropped samples; they must also be counted as samples.

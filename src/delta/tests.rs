@@ -27,7 +27,7 @@ fn digits_of(slot: u32) -> Digits {
 }
 
 fn rule_of(slot: u32) -> Option<BucketRule> {
-    let buckets = Buckets { bounds: BOUNDS.iter().map(|b| *b as f64).collect(), units: BOUNDS.into() };
+    let buckets = Buckets { first: 0, bounds: BOUNDS.iter().map(|b| *b as f64).collect(), units: BOUNDS.into() };
     slot.is_multiple_of(3).then(|| BucketRule::new(Arc::new(buckets), digits_of(slot)))
 }
 
