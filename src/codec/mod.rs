@@ -1,4 +1,4 @@
-//! Bytes to typed values and back: number texts, stream framing, DogStatsD, the exposition formats.
+//! Bytes to typed values and back: number texts, stream framing, DogStatsD, JSON, the exposition formats.
 //!
 //! In: byte slices that somebody else received, or values to show. Out: borrowed views, or bytes. Owns: the
 //! grammar of every wire format. Invariant: pure; no byte sequence whatever makes a codec panic or
@@ -7,4 +7,7 @@
 pub mod dogstatsd;
 pub mod exposition;
 pub mod framing;
-pub mod number;
+pub mod json;
+
+/// Numbers as text; they live in `event`, because rules compare and scale them.
+pub use crate::event::number;

@@ -9,7 +9,7 @@ use super::{Line, NAME_BYTES_MAX, Number, Parsed, RATE_MIN, RejectReason, WEIGHT
 pub(super) fn parse(line: &[u8]) -> Result<Parsed<'_>, RejectReason> {
     let line = strip_returns(line);
     match line {
-        [b'{', ..] => Err(RejectReason::UnsupportedFormat),
+        [b'{', ..] => Ok(Parsed::Json(line)),
         [b'_', b'e', b'{', ..] => item::event(line).map(Parsed::Event),
         [b'_', b's', b'c', b'|', ..] => item::check(line).map(Parsed::Check),
         _ => sample(line).map(Parsed::Sample),

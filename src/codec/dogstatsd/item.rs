@@ -48,6 +48,16 @@ pub enum Priority {
     Low,
 }
 
+impl Priority {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::Normal => "normal",
+            Priority::Low => "low",
+        }
+    }
+}
+
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum AlertType {
@@ -111,6 +121,18 @@ pub enum CheckStatus {
     Critical = 2,
     /// 3
     Unknown = 3,
+}
+
+impl CheckStatus {
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CheckStatus::Ok => "ok",
+            CheckStatus::Warning => "warning",
+            CheckStatus::Critical => "critical",
+            CheckStatus::Unknown => "unknown",
+        }
+    }
 }
 
 impl<'a> EventItem<'a> {

@@ -65,13 +65,15 @@ pub enum Parsed<'a> {
     Event(EventItem<'a>),
     /// `_sc|name|status`
     Check(ServiceCheck<'a>),
+    /// A line that begins with `{`, unread: JSON may stand among the lines of any socket.
+    Json(&'a [u8]),
 }
 
 /// Reads one line, without its newline; `\r` at its end is dropped.
 ///
 /// # Errors
 /// The first thing that is wrong, in the order name, type, values, fields. A packed line with one bad
-/// value is refused whole. A line that begins with `{` is `UnsupportedFormat`, an empty one `Malformed`.
+/// value is refused whole. An empty line is `Malformed`.
 pub fn parse(line: &[u8]) -> Result<Parsed<'_>, RejectReason> {
     let found = match line.first_chunk::<64>() {
         Some(block) => {

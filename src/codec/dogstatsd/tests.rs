@@ -131,7 +131,6 @@ fn what_is_refused_and_why() {
     refused("n:+1|g|T5", GaugeOperationWithTime);
     refused("n:1:-1|g|T5", GaugeOperationWithTime);
     assert_eq!(sample("n:+1|c|T5").time, Some(5));
-    refused("{\"event\":\"x\"}", UnsupportedFormat);
     for line in ["_e{", "_e{1,1}", "_e{1,1}:", "_e{1,1}:ab|c", "_e{0,1}:|c", "_e{1,2}:a|b", "_e{1,1}:a|bc", "_e{1}:a|b"]
     {
         refused(line, BadEvent);
@@ -295,6 +294,7 @@ proptest! {
                 }
                 Ok(Parsed::Event(event)) => drop(event.details()),
                 Ok(Parsed::Check(check)) => drop(check.details()),
+                Ok(Parsed::Json(line)) => assert_eq!(line[0], b'{'),
                 Err(_) => {}
             }
         }

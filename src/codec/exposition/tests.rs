@@ -5,10 +5,10 @@ use crate::event::LabelsBuilder;
 use proptest::prelude::*;
 
 /// One sample line: name, labels, value text.
-type Line = (String, Vec<(String, String)>, String);
+pub(crate) type Line = (String, Vec<(String, String)>, String);
 
 /// Parses sample lines as the 0.0.4 format describes them.
-fn parse(body: &str) -> Vec<Line> {
+pub(crate) fn parse(body: &str) -> Vec<Line> {
     body.lines().filter(|line| !line.starts_with('#')).map(parse_line).collect()
 }
 
@@ -194,4 +194,227 @@ proptest! {
         put_json_string(&mut out, &value);
         prop_assert_eq!(serde_json::from_slice::<String>(&out).expect("JSON"), value);
     }
+}
+
+fn point(labels: &[u8]) -> ProtobufPoint<'_> {
+    ProtobufPoint { labels, exponent: 9, count: 6, sum: 126_000_000, created: Some(1_700_000_000_500_000_000) }
+}
+
+fn proto_labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = LabelsBuilder::new();
+    for (key, value) in pairs {
+        builder.push(*key, *value);
+    }
+    let mut out = Vec::new();
+    put_protobuf_labels(&mut out, &builder.build().expect("valid"));
+    out
+}
+
+/// The bytes of a small message, checked by hand against `metrics.proto`.
+#[test]
+fn protobuf_of_a_counter_byte_by_byte() {
+    let mut out = Vec::new();
+    let head = FamilyHead { name: "a_total", kind: FamilyType::Counter, help: "", unit: "" };
+    put_protobuf_family(&mut out, &head, |out| {
+        put_protobuf_scalar(out, &proto_labels(&[("k", "v")]), FamilyType::Counter, 1.5, Some(2_000_000_003));
+    });
+    let expected = [
+        &[38][..],
+        b"\x0a\x07a_total",
+        b"\x18\x00",
+        &[0x22, 25],
+        b"\x0a\x06\x0a\x01k\x12\x01v",
+        &[0x1a, 15],
+        &[0x09, 0, 0, 0, 0, 0, 0, 0xF8, 0x3F],
+        &[0x1a, 4, 0x08, 2, 0x10, 3],
+    ]
+    .concat();
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn protobuf_histograms_read_back() {
+    let labels = proto_labels(&[("model", "ä\"\n")]);
+    let native = NativePoint {
+        schema: 3,
+        negative: &[(-36, 1)],
+        zero: 1,
+        positive: &[(-40, 2), (-37, 300), (-33, 7), (470, 1)],
+    };
+    let mut out = Vec::new();
+    let head = FamilyHead { name: "t_seconds", kind: FamilyType::Histogram, help: "h", unit: "seconds" };
+    put_protobuf_family(&mut out, &head, |out| {
+        put_protobuf_histogram(out, &point(&labels), &[0.25, 5.0], &[1, 2], Some(&native));
+        put_protobuf_histogram(out, &point(&[]), &[], &[], None);
+    });
+    let families = reader::families(&out);
+    let family = &families[0];
+    assert_eq!((family.name.as_str(), family.help.as_str(), family.unit.as_str()), ("t_seconds", "h", "seconds"));
+    assert_eq!((families.len(), family.kind, family.series.len()), (1, 4, 2));
+    let first = &family.series[0];
+    assert_eq!(first.labels, [("model".to_owned(), "ä\"\n".to_owned())]);
+    assert_eq!((first.count, first.sum, first.created), (6, 0.126, Some((1_700_000_000, 500_000_000))));
+    assert_eq!(first.steps, [(0.25, 1.0), (5.0, 2.0), (f64::INFINITY, 6.0)]);
+    let read = first.native.as_ref().expect("native buckets");
+    assert_eq!((read.schema, read.zero), (3, 1));
+    assert!(read.zero_threshold > 0.0 && read.zero_threshold < 1e-30, "Prometheus tells natives by it");
+    assert_eq!(read.negative, [(-36, 1)]);
+    assert_eq!(read.positive, [(-40, 2), (-37, 300), (-33, 7), (470, 1)]);
+    assert!(family.series[1].native.is_none());
+}
+
+#[test]
+fn protobuf_summaries_say_nan_for_an_empty_window_and_no_series_is_no_family() {
+    let mut out = Vec::new();
+    let head = FamilyHead { name: "t_seconds", kind: FamilyType::Summary, help: "", unit: "bytes" };
+    put_protobuf_family(&mut out, &head, |_| {});
+    assert_eq!(out, b"");
+    put_protobuf_family(&mut out, &head, |out| {
+        put_protobuf_summary(out, &point(&[]), &[0.5, 1.0], Some(&[42_000_000, 43_000_000]));
+        put_protobuf_summary(out, &ProtobufPoint { created: None, ..point(&[]) }, &[0.5], None);
+    });
+    let families = reader::families(&out);
+    assert_eq!((families[0].kind, families[0].unit.as_str()), (2, ""), "no unit that the name does not end with");
+    assert_eq!(families[0].series[0].steps, [(0.5, 0.042), (1.0, 0.043)]);
+    assert!(families[0].series[1].steps[0].1.is_nan() && families[0].series[1].created.is_none());
+}
+
+proptest! {
+    #[test]
+    fn v1_a_double_is_what_the_decimal_reads(units in any::<i128>(), shift in 0u32..127, exponent in 0u8..=12) {
+        let units = units >> shift;
+        let mut out = Vec::new();
+        put_units(&mut out, units, exponent);
+        let read: f64 = text(out).parse().expect("a decimal");
+        prop_assert_eq!(double_of(units, exponent).to_bits(), read.to_bits());
+    }
+
+    #[test]
+    fn native_buckets_read_back(
+        negative in proptest::collection::btree_map(-330i32..490, 1u64..1 << 40, 0..30),
+        positive in proptest::collection::btree_map(-330i32..490, 1u64..1 << 40, 0..160),
+        zero in any::<u32>(),
+        schema in 0u8..=3,
+    ) {
+        let (negative, positive): (Vec<_>, Vec<_>) = (negative.into_iter().collect(), positive.into_iter().collect());
+        let native = NativePoint { schema, negative: &negative, zero: u64::from(zero), positive: &positive };
+        let mut out = Vec::new();
+        let head = FamilyHead { name: "t", kind: FamilyType::Histogram, help: "", unit: "" };
+        put_protobuf_family(&mut out, &head, |out| put_protobuf_histogram(out, &point(&[]), &[], &[], Some(&native)));
+        let families = reader::families(&out);
+        let read = families[0].series[0].native.as_ref().expect("native buckets");
+        let wide = |side: &[(i32, u64)]| side.iter().map(|(i, n)| (i64::from(*i), *n as i64)).collect::<Vec<_>>();
+        prop_assert_eq!(&read.negative, &wide(&negative));
+        prop_assert_eq!(&read.positive, &wide(&positive));
+        prop_assert_eq!((read.zero, read.schema), (u64::from(zero), i64::from(schema)));
+    }
+
+    #[test]
+    fn csv_rows_read_back(cells in proptest::collection::vec(".*", 1..12)) {
+        let mut out = Vec::new();
+        let mut row = CsvRow::new(&mut out);
+        cells.iter().for_each(|cell| row.text(cell));
+        drop(row);
+        let mut expected = cells.clone();
+        expected.resize(12, String::new());
+        prop_assert_eq!(parse_csv(&text(out)), vec![expected]);
+    }
+
+    #[test]
+    fn influx_lines_stay_lines_and_keep_their_tags(
+        measurement in "[a-zA-Z_:]{1,9}", values in proptest::collection::vec("[ -~]{1,9}|.{1,9}|[\\\\,= \n]{1,5}", 0..4),
+    ) {
+        let mut builder = LabelsBuilder::new();
+        let keys = ["a", "b_c", "d", "e"];
+        for (key, value) in keys.iter().zip(&values) {
+            builder.push(*key, value.as_str());
+        }
+        let Ok(labels) = builder.build() else { return Ok(()) };
+        let mut out = Vec::new();
+        let mut line = InfluxLine::new(&mut out, &measurement, &labels);
+        line.units("value", 1_500_000_000, 9);
+        line.float("0.5", f64::NAN);
+        line.end(Some(17));
+        let out = text(out);
+        prop_assert_eq!(out.matches('\n').count(), 1);
+        let (name, tags, fields, time) = parse_influx(out.trim_end_matches('\n'));
+        prop_assert_eq!((name.as_str(), fields.as_str(), time.as_str()), (measurement.as_str(), "value=1.5", "17"));
+        prop_assert_eq!(tags.len(), labels.iter().count());
+        for ((key, value), (expected_key, expected)) in tags.iter().zip(labels.iter()) {
+            prop_assert_eq!(key, expected_key);
+            if !expected.contains('\\') && !expected.chars().any(|c| c.is_ascii_control()) {
+                prop_assert_eq!(value, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn influx_escapes_as_the_reference_says() {
+    let mut builder = LabelsBuilder::new();
+    builder.push("path", "a b,c=d");
+    builder.push("tail", "x\\");
+    builder.push("two", "1\n2");
+    let labels = builder.build().expect("valid");
+    let mut out = Vec::new();
+    let mut line = InfluxLine::new(&mut out, "took_seconds", &labels);
+    line.units("count", 3, 0);
+    line.float("mean", 0.5);
+    line.end(None);
+    let mut empty = InfluxLine::new(&mut out, "nothing", &labels);
+    empty.float("value", f64::INFINITY);
+    empty.end(Some(1));
+    assert_eq!(text(out), "took_seconds,path=a\\ b\\,c\\=d,tail=x,two=1\\ 2 count=3,mean=0.5\n");
+}
+
+/// RFC 4180 as written, quotes doubled.
+pub(crate) fn parse_csv(document: &str) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut chars = document.chars().peekable();
+    while chars.peek().is_some() {
+        let mut row = vec![String::new()];
+        loop {
+            let field = row.last_mut().expect("begun");
+            if field.is_empty() && chars.next_if_eq(&'"').is_some() {
+                loop {
+                    match chars.next().expect("a quoted field ends") {
+                        '"' if chars.next_if_eq(&'"').is_some() => field.push('"'),
+                        '"' => break,
+                        c => field.push(c),
+                    }
+                }
+            }
+            match chars.next().expect("a row ends") {
+                ',' => row.push(String::new()),
+                '\r' => {
+                    assert_eq!(chars.next(), Some('\n'));
+                    break;
+                }
+                c => field.push(c),
+            }
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// Measurement, tags, fields, time: a backslash takes a following comma, equals sign or space with it.
+fn parse_influx(line: &str) -> (String, Vec<(String, String)>, String, String) {
+    let mut parts: Vec<Vec<String>> = vec![vec![String::new()]];
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        let in_tags = parts.len() == 1;
+        match c {
+            '\\' if matches!(chars.peek(), Some(',' | '=' | ' ')) => {
+                let next = chars.next().expect("peeked");
+                parts.last_mut().expect("one").last_mut().expect("one").push(next);
+            }
+            ' ' => parts.push(vec![String::new()]),
+            ',' | '=' if in_tags => parts[0].push(String::new()),
+            c => parts.last_mut().expect("one").last_mut().expect("one").push(c),
+        }
+    }
+    assert_eq!(parts.len(), 3, "{line}");
+    let tags = parts[0][1..].chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    (parts[0][0].clone(), tags, parts[1].concat(), parts[2].concat())
 }

@@ -45,6 +45,27 @@ pub struct FamilyHead<'a> {
     pub unit: &'a str,
 }
 
+impl FamilyHead<'_> {
+    /// True when the name, `_total` of a counter apart, ends with the unit: readers refuse any other.
+    pub(super) fn has_unit_in_name(&self) -> bool {
+        let stem = if self.kind == FamilyType::Counter { self.name.strip_suffix("_total") } else { None };
+        let stem = stem.unwrap_or(self.name).strip_suffix(self.unit);
+        !self.unit.is_empty() && stem.is_some_and(|stem| stem.ends_with('_'))
+    }
+}
+
+impl FamilyType {
+    /// The word for it in every format that has one.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FamilyType::Counter => "counter",
+            FamilyType::Gauge => "gauge",
+            FamilyType::Summary => "summary",
+            FamilyType::Histogram => "histogram",
+        }
+    }
+}
+
 /// A point of a summary or histogram; counts cumulative, values in scale units.
 #[derive(Clone, Copy, Debug)]
 pub struct DistributionPoint<'a> {
@@ -66,12 +87,7 @@ pub struct DistributionPoint<'a> {
 pub fn put_head(out: &mut Vec<u8>, format: TextFormat, head: &FamilyHead<'_>) {
     let is_openmetrics = matches!(format, TextFormat::OpenMetrics { .. });
     let mut name = head.name;
-    let mut kind = match head.kind {
-        FamilyType::Counter => "counter",
-        FamilyType::Gauge => "gauge",
-        FamilyType::Summary => "summary",
-        FamilyType::Histogram => "histogram",
-    };
+    let mut kind = head.kind.as_str();
     if is_openmetrics && head.kind == FamilyType::Counter {
         // The family is named without the suffix that its samples must have.
         match name.strip_suffix("_total") {
@@ -93,7 +109,7 @@ pub fn put_head(out: &mut Vec<u8>, format: TextFormat, head: &FamilyHead<'_>) {
     out.extend_from_slice(kind.as_bytes());
     out.push(b'\n');
     if is_openmetrics {
-        if !head.unit.is_empty() && name.strip_suffix(head.unit).is_some_and(|stem| stem.ends_with('_')) {
+        if head.has_unit_in_name() {
             line(out, "# UNIT ");
             out.extend_from_slice(head.unit.as_bytes());
             out.push(b'\n');
