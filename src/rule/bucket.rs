@@ -11,24 +11,9 @@ pub const BUCKETS_MAX: usize = 160;
 
 /// The presets by name.
 pub const PRESETS: [(&str, &[f64]); 3] = [
-    ("latency", &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
-    (
-        "size",
-        &[
-            1024.0,
-            4096.0,
-            16384.0,
-            65536.0,
-            262144.0,
-            1048576.0,
-            4194304.0,
-            16777216.0,
-            67108864.0,
-            268435456.0,
-            1073741824.0,
-        ],
-    ),
-    ("ratio", &[0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]),
+    ("latency", &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]),
+    ("size", &[1024.0, 10240.0, 102400.0, 1048576.0, 10485760.0]),
+    ("ratio", &[0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0]),
 ];
 
 /// The bounds of a preset.
@@ -36,15 +21,19 @@ pub fn preset(name: &str) -> Option<&'static [f64]> {
     PRESETS.iter().find(|(known, _)| *known == name).map(|(_, bounds)| *bounds)
 }
 
-/// The preset of a histogram that declares no bounds: sizes for bytes, ratios for ratios, else latencies.
+/// Bounds of a histogram that declares none: sizes for bytes, ratios for ratios, else the Prometheus client
+/// libraries' own, which reach further up than `latency`.
 pub fn default_bounds(unit: Unit) -> &'static [f64] {
     let name = match unit {
         Unit::Bytes => "size",
         Unit::Other("ratio") => "ratio",
-        _ => "latency",
+        _ => return &CLIENT_BOUNDS,
     };
     preset(name).expect("the names above stand in PRESETS")
 }
+
+/// What the Prometheus client libraries use where nothing is said.
+pub(super) const CLIENT_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Why bounds cannot be used; each carries the place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +74,7 @@ pub fn buckets(bounds: &[f64], scale: Scale) -> Result<Buckets, BucketError> {
         }
         units.push(unit as i64);
     }
-    Ok(Buckets { bounds: bounds.into(), units: units.into() })
+    Ok(Buckets { first: 0, bounds: bounds.into(), units: units.into() })
 }
 
 #[cfg(test)]

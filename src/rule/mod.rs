@@ -6,10 +6,15 @@
 //! ([`Rules::restore`]); no two metrics share a name in any exposition; a declared metric has exactly its labels.
 
 mod bucket;
+pub mod mapping;
 mod name;
+mod mapped;
 mod own;
 mod registry;
+mod scale;
+mod reload;
 mod spec;
+pub mod typed;
 
 pub use bucket::{BUCKETS_MAX, BucketError, PRESETS, buckets, default_bounds, preset};
 pub use name::{
@@ -17,12 +22,16 @@ pub use name::{
     unit_of_word, window_name, with_suffix,
 };
 pub use own::{HOST_METRICS, OwnMetric, PIPELINE_METRICS};
-pub use spec::{DeclaredMetric, ExtraLabels, MetricSpec, RestoreError, RulesConfig, Undeclared};
+pub use reload::{Redeclaration, RedeclareError, SharedRules};
+pub use scale::default_scale;
+pub use spec::{DeclaredMetric, ExtraLabels, Mappings, MetricSpec, RestoreError, RulesConfig, Undeclared};
 
 use crate::event::{Expose, Group, Kind, Labels, LabelsBuilder, Metric, MetricId, RejectReason, Scale, Unit, WireType};
 use hashbrown::HashMap;
 use registry::Registry;
+use scale::{default_buckets, input_exponent};
 use std::sync::{Arc, PoisonError, RwLock};
+use typed::{FeedPlan, StatsdMatch, Typed};
 
 /// Fewest metrics that any pipeline may have: a small `limits.series` folds series, it refuses no names.
 pub const METRICS_MIN: usize = 10_000;
@@ -63,6 +72,8 @@ pub struct Resolved {
     pub labels: Labels,
     /// wire value × 10^this = scale units of the metric; -12 to 21, 0 for sets.
     pub input_exponent: i8,
+    /// Values are multiplied by 10^this first: `scale` of a mapping file.
+    pub shift: i8,
     /// Tags that a declared metric does not name and that were left out.
     pub labels_dropped: u16,
 }
@@ -72,39 +83,61 @@ pub struct Rules {
     undeclared: Undeclared,
     extra_labels: ExtraLabels,
     constant_labels: Box<[(String, String)]>,
+    mappings: Mappings,
     metrics_max: usize,
     /// Distinct namespaces of declared metrics, each with its `_`.
     prefixes: Box<[String]>,
     declared: HashMap<Arc<str>, MetricId, foldhash::fast::RandomState>,
-    registry: RwLock<Registry>,
+    typed: Typed,
+    /// Shared with the rules that these follow, and that follow them.
+    registry: Arc<RwLock<Registry>>,
+    /// What names on the wire came to, by type; at most as many of each as there may be metrics. New series
+    /// mostly come under old names, and need not be escaped and looked up again.
+    by_wire: RwLock<[WireNames; 6]>,
+}
+
+type WireNames = HashMap<Box<[u8]>, MetricId, foldhash::fast::RandomState>;
+
+/// Distinct namespaces of declared metrics, each with its `_`.
+fn prefixes_of(declared: &[DeclaredMetric]) -> Box<[String]> {
+    let mut prefixes: Vec<String> = Vec::new();
+    for metric in declared.iter().filter(|metric| !metric.namespace.is_empty()) {
+        let prefix = format!("{}_", metric.namespace);
+        if !prefixes.contains(&prefix) {
+            prefixes.push(prefix);
+        }
+    }
+    prefixes.into()
 }
 
 impl Rules {
     /// Compiles rules.
     ///
     /// # Errors
-    /// The name of the first declared metric that shares an exposition name with an earlier one.
+    /// The name of the first declared metric that shares an exposition name with an earlier one, or what does not fit in
+    /// the typed rules.
     pub fn new(config: RulesConfig) -> Result<Rules, String> {
         let mut registry = Registry::default();
         let mut declared = HashMap::default();
-        let mut prefixes: Vec<String> = Vec::new();
+        let prefixes = prefixes_of(&config.declared);
+        let mut metrics = Vec::with_capacity(config.declared.len());
         for metric in config.declared {
-            let prefix = format!("{}_", metric.namespace);
-            if !metric.namespace.is_empty() && !prefixes.contains(&prefix) {
-                prefixes.push(prefix);
-            }
             let name = metric.name.clone();
             let metric = registry.insert(metric.into_metric(), false).map_err(|_| name)?;
             declared.insert(metric.name.clone(), metric.id);
+            metrics.push(metric);
         }
         Ok(Rules {
             undeclared: config.undeclared,
             extra_labels: config.extra_labels,
             constant_labels: config.constant_labels.into(),
+            mappings: config.mappings,
             metrics_max: config.metrics_max.max(registry.len()),
-            prefixes: prefixes.into(),
+            prefixes,
             declared,
-            registry: RwLock::new(registry),
+            typed: Typed::new(&config.typed, &metrics)?,
+            registry: Arc::new(RwLock::new(registry)),
+            by_wire: RwLock::default(),
         })
     }
 
@@ -136,6 +169,19 @@ impl Rules {
         self.resolve_as(name.as_bytes(), wire, labels, ExtraLabels::Error)
     }
 
+    /// As [`resolve_handle`](Self::resolve_handle), of labels as bytes.
+    ///
+    /// # Errors
+    /// The reason the sample is refused.
+    pub fn resolve_exact(
+        &self,
+        name: &str,
+        wire: WireType,
+        labels: &[(&[u8], &[u8])],
+    ) -> Result<Resolved, RejectReason> {
+        self.resolve_as(name.as_bytes(), wire, labels.iter().copied(), ExtraLabels::Error)
+    }
+
     /// The series of a service check: gauge `service_check_status{check, ...tags}`, values 0 to 3.
     ///
     /// # Errors
@@ -159,18 +205,96 @@ impl Rules {
         tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
         extra: ExtraLabels,
     ) -> Result<Resolved, RejectReason> {
-        let known = self.read().known(wire, name).cloned();
+        let known = self.known(wire, name);
         let metric = match known {
             Some(metric) => metric,
             None => {
+                if let Some(matched) = self.pattern_of(name, wire) {
+                    return self.resolve_pattern(&matched, wire, tags, extra);
+                }
                 let metric = self.metric_of(name, wire)?;
-                self.write().remember(wire, name, metric.id, self.metrics_max);
+                self.remember(wire, name, metric.id);
                 metric
             }
         };
         let input_exponent = input_exponent(&metric, wire)?;
         let (labels, labels_dropped) = self.labels(&metric, tags, extra)?;
-        Ok(Resolved { metric, labels, input_exponent, labels_dropped })
+        Ok(Resolved { metric, labels, input_exponent, shift: 0, labels_dropped })
+    }
+
+    /// The metric that a name on the wire came to before.
+    fn known(&self, wire: WireType, name: &[u8]) -> Option<Arc<Metric>> {
+        let id = *self.by_wire.read().unwrap_or_else(PoisonError::into_inner)[wire as usize].get(name)?;
+        self.read().numbered(id).cloned()
+    }
+
+    /// Remembers it, while fewer are than there may be metrics.
+    fn remember(&self, wire: WireType, name: &[u8], id: MetricId) {
+        let names = &mut self.by_wire.write().unwrap_or_else(PoisonError::into_inner)[wire as usize];
+        if names.len() < self.metrics_max {
+            names.insert(name.into(), id);
+        }
+    }
+
+    /// The feed whose pattern a name matches, unless a declared metric has the name itself. Not remembered: the labels
+    /// differ by name, and a decoder asks once a key.
+    fn pattern_of(&self, name: &[u8], wire: WireType) -> Option<StatsdMatch<'_>> {
+        if !self.typed.has_patterns() || name.len() > NAME_BYTES_MAX {
+            return None;
+        }
+        let name = std::str::from_utf8(name).ok()?;
+        match self.find_declared(&escape_metric_name(name), Some(wire)) {
+            Some(found) if found.kind == wire.kind() => None,
+            _ => self.typed.statsd(name, wire.kind()),
+        }
+    }
+
+    fn resolve_pattern<'t>(
+        &self,
+        matched: &StatsdMatch<'_>,
+        wire: WireType,
+        tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
+        extra: ExtraLabels,
+    ) -> Result<Resolved, RejectReason> {
+        let mut pairs: Vec<(&[u8], &[u8])> =
+            matched.labels.iter().map(|(label, text)| (label.as_bytes(), text.as_bytes())).collect();
+        let captured = pairs.len();
+        for pair in tags {
+            if !pairs[..captured].iter().any(|(label, _)| *label == pair.0) {
+                pairs.push(pair);
+            }
+        }
+        let (labels, labels_dropped) = self.labels(matched.metric, pairs.into_iter(), extra)?;
+        let input_exponent = input_exponent(matched.metric, wire)?;
+        Ok(Resolved {
+            metric: Arc::clone(matched.metric),
+            labels,
+            input_exponent,
+            shift: matched.exponent,
+            labels_dropped,
+        })
+    }
+
+    /// The rules of typed events.
+    pub fn typed(&self) -> &Typed {
+        &self.typed
+    }
+
+    /// The labels of a typed feed's series, from its key. A value that is missing leaves its label out.
+    ///
+    /// # Errors
+    /// `InvalidUtf8`, and those of [`LabelsBuilder::build`].
+    pub fn labels_of_feed(&self, feed: &FeedPlan, key: &[u8]) -> Result<Labels, RejectReason> {
+        let mut builder = LabelsBuilder::new();
+        for (label, value) in feed.labels(key) {
+            builder.push(label, std::str::from_utf8(value).map_err(|_| RejectReason::InvalidUtf8)?);
+        }
+        for (label, value) in &self.constant_labels {
+            if !builder.has(label) {
+                builder.push(label.as_str(), value.as_str());
+            }
+        }
+        builder.build()
     }
 
     fn metric_of(&self, wire_name: &[u8], wire: WireType) -> Result<Arc<Metric>, RejectReason> {
@@ -365,6 +489,34 @@ impl Rules {
         self.read().all()
     }
 
+    /// The metric of a number.
+    pub fn numbered(&self, id: MetricId) -> Option<Arc<Metric>> {
+        self.read().numbered(id).cloned()
+    }
+
+    /// Which metric keeps a name on the wire from becoming a sample of this type: it has the name, or one that would
+    /// clash with it in an exposition.
+    pub fn conflicting(&self, wire_name: &str, wire: WireType) -> Option<Arc<Metric>> {
+        let escaped = escape_metric_name(wire_name);
+        let declared = self.find_declared(&escaped, Some(wire)).filter(|found| found.kind != wire.kind());
+        declared.or_else(|| {
+            let exposed = if self.undeclared.suffixes { with_suffix(&escaped, wire) } else { escaped };
+            let unit = if wire == WireType::Timing { Unit::Seconds } else { unit_of_name(&exposed) };
+            let names = claims(&exposed, wire.kind(), unit, self.undeclared.expose);
+            let registry = self.read();
+            let owner = names.iter().find_map(|name| registry.owner(name));
+            owner.filter(|owner| owner.kind != wire.kind() || *owner.name != *exposed).cloned()
+        })
+    }
+
+    /// Says which labels a sample under this name on the wire should have had, where a declaration fixes them.
+    pub fn labels_hint(&self, wire_name: &str, wire: WireType) -> Option<String> {
+        let metric = self.find_declared(&escape_metric_name(wire_name), Some(wire))?;
+        let names: Vec<&str> = metric.label_names.as_ref()?.iter().map(|name| &**name).collect();
+        let fixed = if names.is_empty() { "no labels".to_owned() } else { format!("the labels {}", names.join(", ")) };
+        Some(format!("metric {:?} is declared with {fixed}", metric.name))
+    }
+
     /// The declared metrics, in the order of the pipeline file.
     pub fn declared(&self) -> Vec<Arc<Metric>> {
         let mut all = self.metrics();
@@ -420,38 +572,6 @@ impl Rules {
             idle: self.undeclared.idle,
         }
     }
-}
-
-/// The scale that sums of a metric are counted in unless the file says another (V1).
-pub fn default_scale(kind: Kind, unit: Unit) -> Scale {
-    match kind {
-        Kind::Counter => Scale::NANO,
-        Kind::Gauge | Kind::Distribution => unit.default_scale(),
-        Kind::Set => Scale::ONE,
-    }
-}
-
-/// wire value × 10^result = scale units. A timing is in milliseconds on the wire; a metric that says no unit
-/// of time keeps timings in seconds, Prometheus's base unit.
-fn input_exponent(metric: &Metric, wire: WireType) -> Result<i8, RejectReason> {
-    let scale = metric.scale.exponent() as i8;
-    match (wire, metric.unit) {
-        (WireType::Set, _) => Ok(0),
-        (WireType::Timing, Unit::Other("milliseconds")) => Ok(scale),
-        (WireType::Timing, Unit::Other("microseconds")) => Ok(scale + 3),
-        (WireType::Timing, Unit::Other("nanoseconds")) => Ok(scale + 6),
-        (WireType::Timing, Unit::Bytes) => Err(RejectReason::TypeConflict),
-        (WireType::Timing, _) => Ok(scale - 3),
-        _ => Ok(scale),
-    }
-}
-
-fn default_buckets(expose: Expose, unit: Unit, scale: Scale) -> Option<Arc<crate::event::Buckets>> {
-    let preset = expose.histogram.then(|| default_bounds(unit))?;
-    // A coarse scale may merge the finest bounds; the coarser ones are still good.
-    let bounds: Vec<f64> =
-        preset.iter().copied().filter(|bound| (bound * scale.per_one()).round() == bound * scale.per_one()).collect();
-    buckets(if bounds.is_empty() { &[1.0] } else { &bounds }, scale).ok().map(Arc::new)
 }
 
 #[cfg(test)]

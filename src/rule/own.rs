@@ -69,7 +69,7 @@ pub const PIPELINE_METRICS: [OwnMetric; 16] = [
     own("hydrograph_commit_lag_seconds", Gauge, &[], "Age of the newest commit"),
     own("hydrograph_store_bytes", Gauge, &["table"], "Size of the store"),
     own("hydrograph_samples_late_total", Counter, &["source"], "Samples that came after their slice was closed"),
-    own("hydrograph_labels_dropped_total", Counter, &["source"], "Tags that a declared metric does not name"),
+    own("hydrograph_labels_dropped_total", Counter, &["metric"], "Tags that a declared metric does not name"),
     own("hydrograph_build_info", Gauge, &["version"], "1, with the version of the program"),
 ];
 

@@ -2,6 +2,8 @@
 //! the program itself ([`MetricSpec`]), and why a stored one cannot be taken up again ([`RestoreError`]).
 
 use super::METRICS_MAX;
+use super::mapping::Mapping;
+use super::typed::TypedConfig;
 use crate::event::{Buckets, Expose, Group, Kind, Metric, MetricId, Scale, Unit};
 use crate::sketch::Digits;
 use std::sync::Arc;
@@ -45,6 +47,10 @@ pub struct RulesConfig {
     pub constant_labels: Vec<(String, String)>,
     /// Valid exposed names, each once.
     pub declared: Vec<DeclaredMetric>,
+    /// What feeds them.
+    pub typed: TypedConfig,
+    /// Mapping files of sources.
+    pub mappings: Mappings,
     /// Most metrics: a flood of names is refused past it (`too_many_metrics`), as series fold past theirs.
     pub metrics_max: usize,
 }
@@ -64,9 +70,20 @@ impl Default for RulesConfig {
             extra_labels: ExtraLabels::Drop,
             constant_labels: Vec::new(),
             declared: Vec::new(),
+            typed: TypedConfig::default(),
+            mappings: Mappings::default(),
             metrics_max: METRICS_MAX,
         }
     }
+}
+
+/// Which source reads names by which mapping file.
+#[derive(Clone, Debug, Default)]
+pub struct Mappings {
+    /// At the place of the source's index; what lies past the end has none.
+    pub by_source: Vec<Option<Arc<Mapping>>>,
+    /// Nanoseconds of a slice, which a `max_age` is rounded up to; above 0 where there is a mapping.
+    pub slice: i64,
 }
 
 /// A metric of the pipeline file, checked and with its defaults filled.

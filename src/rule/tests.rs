@@ -218,6 +218,48 @@ fn s1_stored_metrics_come_back_and_keep_their_type() {
 }
 
 #[test]
+fn a_mapping_names_the_lines_of_its_source_only() {
+    use super::mapping::Mapping;
+    use crate::event::SourceIndex;
+    let text = r#"
+mappings:
+- { match: api.*.latency, name: api_latency, observer_type: histogram, buckets: [0.1, 1], labels: { endpoint: $1, env: rule }, ttl: 1m }
+- { match: aged.*, name: aged, summary_options: { max_age: 95s, quantiles: [{ quantile: 0.7, error: 0.01 }] }, honor_labels: true, labels: { env: rule } }
+- { match: declared.*, name: d, labels: { k: $1 } }
+- { match: gone.*, action: drop, name: gone }
+- { match: scaled.*, name: scaled, scale: 0.001 }
+"#;
+    let mapping = Arc::new(Mapping::parse(text).expect("valid"));
+    let r = rules(|c| {
+        c.declared = vec![declared("d", "", Kind::Gauge, &["k"])];
+        c.mappings.by_source = vec![None, Some(mapping)];
+        c.mappings.slice = 10_000_000_000;
+    });
+    let resolve = |source: u16, name: &str, wire: WireType, tags: &'static [(&'static [u8], &'static [u8])]| {
+        r.resolve_from(SourceIndex(source), name.as_bytes(), wire, tags.iter().copied())
+    };
+    let tags: &[(&[u8], &[u8])] = &[(b"env", b"tag"), (b"zone", b"a")];
+    let latency = resolve(1, "api.users.latency", WireType::Timing, tags);
+    let metric = latency.as_ref().expect("mapped").metric.clone();
+    assert_eq!(shown(latency), "api_latency{endpoint=users,env=rule,zone=a} 6");
+    assert_eq!(metric.expose, Expose { summary: false, histogram: true });
+    assert_eq!(metric.buckets.as_ref().map(|b| b.units.to_vec()), Some(vec![100_000_000, 1_000_000_000]));
+    assert_eq!(metric.idle, Some(60_000_000_000));
+    assert_eq!(shown(resolve(0, "api.users.latency", WireType::Timing, &[])), "api_users_latency_seconds{} 6");
+
+    let aged = resolve(1, "aged.x", WireType::Timing, tags);
+    let metric = aged.as_ref().expect("mapped").metric.clone();
+    assert_eq!(shown(aged), "aged{env=tag,zone=a} 6");
+    assert_eq!((metric.window_slices, &*metric.quantiles), (10, &[0.7][..]));
+
+    assert_eq!(shown(resolve(1, "declared.x", WireType::Gauge, tags)), "d{k=x} 6 -2");
+    assert_eq!(shown(resolve(1, "declared.x", WireType::Count, &[])), "type_conflict");
+    assert_eq!(shown(resolve(1, "gone.x", WireType::Count, &[])), "dropped_by_mapping");
+    assert_eq!(resolve(1, "scaled.x", WireType::Gauge, &[]).map(|r| r.shift), Ok(-3));
+    assert_eq!(shown(resolve(1, "unmapped.x", WireType::Count, &[])), "unmapped_x_total{} 9");
+}
+
+#[test]
 fn own_metrics_take_a_declaration_if_there_is_one() {
     let r = rules(|c| c.declared = vec![declared("app_host_load1", "app", Kind::Gauge, &[])]);
     let load = r.metric(&MetricSpec::new("host_load1", Kind::Gauge, "load", "host")).expect("valid");

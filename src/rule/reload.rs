@@ -1,0 +1,171 @@
+//! Rules by another pipeline file, over the metrics of the old ones (R1, R2).
+//!
+//! In: the rules that run, what the next are compiled from. Out: the next, and what they mean otherwise. Owns: nothing.
+//! Invariants: either everything takes over or nothing does; a metric keeps its number, kind and scale; an event and a pair
+//! keep their places; rules that are still in use go on working until whoever holds them lets go.
+
+use super::typed::Typed;
+use super::{Rules, RulesConfig, Undeclared, default_buckets, prefixes_of};
+use crate::event::{Group, Kind, Metric, MetricId};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Why other rules cannot take over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedeclareError {
+    /// Sums count in another scale.
+    #[error(
+        "metric {name:?} counts in units of 1e-{stored} and is now declared in units of 1e-{now}; declare `scale = 1e-{stored}`, or give it another name"
+    )]
+    Scale {
+        /// The metric.
+        name: String,
+        /// Exponent of the scale it has.
+        stored: u8,
+        /// Exponent of the declared scale.
+        now: u8,
+    },
+    /// Values are of another unit.
+    #[error(
+        "metric {name:?} has unit {stored} and is now declared with unit {now}; keep `unit = \"{stored}\"`, or give it another name"
+    )]
+    Unit {
+        /// The metric.
+        name: String,
+        /// The unit it has.
+        stored: &'static str,
+        /// The declared unit.
+        now: &'static str,
+    },
+    /// Sketches of another resolution; they merge in the file, not in memory.
+    #[error("metric {name:?} keeps {stored} digits and is now declared with {now}; that needs a restart")]
+    Digits {
+        /// The metric.
+        name: String,
+        /// The digits it has.
+        stored: u8,
+        /// The declared digits.
+        now: u8,
+    },
+    /// Two metrics would share a name in an exposition.
+    #[error("metric {name:?} would share a name on /metrics with {other:?}; that needs a restart, or another name")]
+    Clash {
+        /// The one.
+        name: String,
+        /// The other.
+        other: String,
+    },
+    /// The typed rules do not fit together.
+    #[error("{0}")]
+    Typed(String),
+}
+
+/// Rules that are ready to take over.
+pub struct Redeclaration {
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// Declared for the first time, under a name or a kind that was not there.
+    pub added: Vec<Arc<Metric>>,
+    /// As they were, and as they are.
+    pub changed: Vec<(Arc<Metric>, Arc<Metric>)>,
+    /// Metrics whose name belongs to another kind now; their series are not shown any more.
+    pub retired: Vec<MetricId>,
+}
+
+impl Rules {
+    /// Compiles other rules over the same metrics. From here on whoever asks for a metric gets its new words, by these
+    /// rules or the new ones.
+    ///
+    /// # Errors
+    /// [`RedeclareError`]; then nothing has changed.
+    pub fn reload(&self, config: RulesConfig) -> Result<Redeclaration, RedeclareError> {
+        let prefixes = prefixes_of(&config.declared);
+        let declared = config.declared.into_iter().map(super::DeclaredMetric::into_metric).collect();
+        let mut guard = self.write();
+        let words = |metric: &Metric| words_of(metric, &self.undeclared, &config.undeclared);
+        let (registry, outcome) = guard.reload(declared, words)?;
+        let typed = Typed::following(&config.typed, &outcome.declared, &self.typed).map_err(RedeclareError::Typed)?;
+        let rules = Rules {
+            undeclared: config.undeclared,
+            extra_labels: config.extra_labels,
+            constant_labels: config.constant_labels.into(),
+            mappings: config.mappings,
+            metrics_max: config.metrics_max.max(registry.len()),
+            prefixes,
+            declared: outcome.declared.iter().map(|metric| (metric.name.clone(), metric.id)).collect(),
+            typed,
+            registry: Arc::clone(&self.registry),
+            by_wire: RwLock::default(),
+        };
+        *guard = registry;
+        Ok(Redeclaration {
+            rules: Arc::new(rules),
+            added: outcome.added,
+            changed: outcome.changed,
+            retired: outcome.retired,
+        })
+    }
+}
+
+/// How a metric that no file declares is kept and shown: what it has of the old defaults follows the new ones. One that
+/// was declared has nothing but its name, kind, unit, scale and help left.
+fn words_of(metric: &Metric, old: &Undeclared, new: &Undeclared) -> Metric {
+    let mut metric = metric.clone();
+    if metric.declared {
+        metric.declared = false;
+        metric.label_names = None;
+        metric.group = Group::Main;
+        metric.quantiles = Arc::clone(&new.quantiles);
+        metric.window_slices = new.window_slices;
+        metric.idle = new.idle;
+        if metric.kind == Kind::Distribution {
+            metric.expose = new.expose;
+            metric.buckets = default_buckets(metric.expose, metric.unit, metric.scale);
+        }
+        return metric;
+    }
+    if metric.quantiles == old.quantiles {
+        metric.quantiles = Arc::clone(&new.quantiles);
+    }
+    if metric.window_slices == old.window_slices {
+        metric.window_slices = new.window_slices;
+    }
+    if metric.idle == old.idle {
+        metric.idle = new.idle;
+    }
+    if metric.kind == Kind::Distribution && metric.expose == old.expose && old.expose != new.expose {
+        metric.expose = new.expose;
+        metric.buckets = default_buckets(metric.expose, metric.unit, metric.scale);
+    }
+    metric
+}
+
+/// The rules that a pipeline runs by, wherever they are asked for now and then.
+pub struct SharedRules {
+    generation: AtomicU64,
+    current: RwLock<Arc<Rules>>,
+}
+
+impl SharedRules {
+    /// The first rules.
+    pub fn new(rules: Arc<Rules>) -> SharedRules {
+        SharedRules { generation: AtomicU64::new(0), current: RwLock::new(rules) }
+    }
+
+    /// The rules now.
+    pub fn load(&self) -> Arc<Rules> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes with every [`swap`](Self::swap): what was looked up in an earlier generation is to be looked up again.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Other rules take over.
+    pub fn swap(&self, rules: Arc<Rules>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+}
