@@ -18,9 +18,19 @@ pub struct Acceptance {
 
 impl Acceptance {
     /// The slice and time of a sample that carries these seconds since the epoch, or none.
+    #[inline]
     pub(super) fn place(&self, arrival: Timestamp, seconds: Option<i64>) -> Result<(Slice, Timestamp), DropReason> {
-        let Some(seconds) = seconds else { return Ok((self.slice.slice_of(arrival), arrival)) };
-        let time = Timestamp::from_seconds(seconds);
+        self.place_at(arrival, seconds.map(Timestamp::from_seconds))
+    }
+
+    /// As [`place`](Self::place), of a time to the nanosecond.
+    #[inline]
+    pub(super) fn place_at(
+        &self,
+        arrival: Timestamp,
+        time: Option<Timestamp>,
+    ) -> Result<(Slice, Timestamp), DropReason> {
+        let Some(time) = time else { return Ok((self.slice.slice_of(arrival), arrival)) };
         if time < arrival.plus_nanos(-self.accept_late) {
             return Err(DropReason::TooLate);
         }

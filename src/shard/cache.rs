@@ -9,7 +9,7 @@
 //! choose a segment through the directory, its low 12 bits the home place in it. Everything a split
 //! needs is in the tag, so keys are not touched.
 
-use crate::delta::prefetch;
+use crate::delta::{PageBox, prefetch};
 use crate::event::{Kind, Slot, WireType};
 use crate::sketch::Digits;
 
@@ -28,7 +28,15 @@ const ARENA_CHUNK: usize = 1 << 18;
 pub(super) struct Meta(u32);
 
 impl Meta {
-    pub(super) fn new(kind: Kind, digits: Digits, is_bucketed: bool, exponent: i8, labels_dropped: u16) -> Meta {
+    /// `shift` is what values are multiplied by first, as a power of ten.
+    pub(super) fn new(
+        kind: Kind,
+        digits: Digits,
+        is_bucketed: bool,
+        exponent: i8,
+        shift: i8,
+        labels_dropped: u16,
+    ) -> Meta {
         let dropped = u32::from(labels_dropped.min(255));
         Meta(
             kind as u32
@@ -36,7 +44,8 @@ impl Meta {
                 | u32::from(kind == Kind::Distribution && digits != Digits::Two) << 3
                 | (digits as u32) << 4
                 | u32::from(exponent as u8) << 8
-                | dropped << 16,
+                | dropped << 16
+                | u32::from(shift as u8) << 24,
         )
     }
 
@@ -69,9 +78,18 @@ impl Meta {
         (self.0 >> 8) as u8 as i8
     }
 
-    #[inline(always)]
     pub(super) fn labels_dropped(self) -> u32 {
-        self.0 >> 16
+        self.0 >> 16 & 255
+    }
+
+    pub(super) fn shift(self) -> i8 {
+        (self.0 >> 24) as u8 as i8
+    }
+
+    /// True when no label was dropped and values are taken as they are.
+    #[inline(always)]
+    pub(super) fn is_plain(self) -> bool {
+        self.0 >> 16 == 0
     }
 }
 
@@ -95,12 +113,12 @@ impl Entry {
 struct Segment {
     depth: u32,
     used: usize,
-    entries: Box<[Entry]>,
+    entries: PageBox<Entry, SEGMENT_LEN>,
 }
 
 impl Segment {
     fn new(depth: u32) -> Segment {
-        Segment { depth, used: 0, entries: vec![Entry::default(); SEGMENT_LEN].into_boxed_slice() }
+        Segment { depth, used: 0, entries: PageBox::of(Entry::default()) }
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -118,7 +136,7 @@ pub(super) struct KeyCache {
     directory: Vec<u32>,
     depth: u32,
     segments: Vec<Segment>,
-    arena: Vec<Box<[u8]>>,
+    arena: Vec<PageBox<u8, ARENA_CHUNK>>,
     /// Next free byte of the last arena chunk.
     free: usize,
     len: usize,
@@ -215,7 +233,7 @@ impl KeyCache {
         tags: &[u8],
     ) -> Option<Entry> {
         let (entry, probe) = candidate;
-        if self.is_key(entry.key, name, wire, tags) {
+        if self.is_key(entry.key, name, wire as u8, tags) {
             return Some(entry);
         }
         self.verify_next(hash, probe, name, wire, tags)
@@ -226,7 +244,7 @@ impl KeyCache {
         loop {
             probe.at = (probe.at + 1) % SEGMENT_LEN as u32;
             let (entry, next) = self.next_candidate(hash, probe)?;
-            if self.is_key(entry.key, name, wire, tags) {
+            if self.is_key(entry.key, name, wire as u8, tags) {
                 return Some(entry);
             }
             probe = next;
@@ -234,18 +252,40 @@ impl KeyCache {
     }
 
     #[inline(always)]
-    fn is_key(&self, key: u32, name: &[u8], wire: WireType, tags: &[u8]) -> bool {
+    fn is_key(&self, key: u32, name: &[u8], code: u8, tags: &[u8]) -> bool {
         let at = key as usize * 8;
         let stored = &self.arena[at / ARENA_CHUNK][at % ARENA_CHUNK..];
         let Some((head, body)) = stored.split_first_chunk::<8>() else { return false };
-        *head == head_of(name, wire, tags)
+        *head == head_of(name, code, tags)
             && body.len() >= name.len() + tags.len()
             && body[..name.len()] == *name
             && body[name.len()..name.len() + tags.len()] == *tags
     }
 
+    /// The entry of a key that is no line's: `code` says what kind of key it is, and is no wire type.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, key: &[u8], code: u8) -> Option<Entry> {
+        let mut probe = self.start(hash);
+        loop {
+            let (entry, at) = self.next_candidate(hash, probe)?;
+            if self.is_key(entry.key, key, code, b"") {
+                return Some(entry);
+            }
+            probe = Probe { at: (at.at + 1) % SEGMENT_LEN as u32, ..at };
+        }
+    }
+
+    /// Puts a key in that is no line's, and is not there.
+    pub(super) fn insert_key(&mut self, hash: u64, key: &[u8], code: u8, slot: Slot, meta: Meta) {
+        self.insert_as(hash, key, code, b"", slot, meta);
+    }
+
     /// Puts a key in that is not there. Keys over [`KEY_BYTES_MAX`] are not kept.
     pub(super) fn insert(&mut self, hash: u64, name: &[u8], wire: WireType, tags: &[u8], slot: Slot, meta: Meta) {
+        self.insert_as(hash, name, wire as u8, tags, slot, meta);
+    }
+
+    fn insert_as(&mut self, hash: u64, name: &[u8], code: u8, tags: &[u8], slot: Slot, meta: Meta) {
         let length = 8 + name.len() + tags.len();
         if name.len() + tags.len() > KEY_BYTES_MAX {
             return;
@@ -253,7 +293,7 @@ impl KeyCache {
         if self.arena.len() * ARENA_CHUNK >= self.arena_bytes_max && self.free + length > ARENA_CHUNK {
             self.forget_all();
         }
-        let key = self.keep(name, wire, tags, length);
+        let key = self.keep(name, code, tags, length);
         let tag = (hash >> 32) as u32;
         let mut index = self.start(hash).segment as usize;
         while self.segments[index].used >= SEGMENT_FULL && self.segments[index].depth < DEPTH_MAX {
@@ -267,15 +307,15 @@ impl KeyCache {
         self.len += 1;
     }
 
-    fn keep(&mut self, name: &[u8], wire: WireType, tags: &[u8], length: usize) -> u32 {
+    fn keep(&mut self, name: &[u8], code: u8, tags: &[u8], length: usize) -> u32 {
         if self.free + length > ARENA_CHUNK {
-            self.arena.push(vec![0; ARENA_CHUNK].into_boxed_slice());
+            self.arena.push(PageBox::of(0));
             // Position 0 means a free place, so the very first key starts behind it.
             self.free = if self.arena.len() == 1 { 8 } else { 0 };
         }
         let chunk = self.arena.len() - 1;
         let place = &mut self.arena[chunk][self.free..self.free + length];
-        place[..8].copy_from_slice(&head_of(name, wire, tags));
+        place[..8].copy_from_slice(&head_of(name, code, tags));
         place[8..8 + name.len()].copy_from_slice(name);
         place[8 + name.len()..].copy_from_slice(tags);
         let key = (chunk * ARENA_CHUNK + self.free) / 8;
@@ -331,8 +371,8 @@ impl KeyCache {
 }
 
 #[inline(always)]
-fn head_of(name: &[u8], wire: WireType, tags: &[u8]) -> [u8; 8] {
-    (name.len() as u64 | (tags.len() as u64) << 16 | (wire as u64) << 32).to_le_bytes()
+fn head_of(name: &[u8], code: u8, tags: &[u8]) -> [u8; 8] {
+    (name.len() as u64 | (tags.len() as u64) << 16 | u64::from(code) << 32).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -347,7 +387,7 @@ mod tests {
     }
 
     fn meta() -> Meta {
-        Meta::new(Kind::Counter, Digits::Two, false, -3, 0)
+        Meta::new(Kind::Counter, Digits::Two, false, -3, 0, 0)
     }
 
     #[test]
@@ -395,9 +435,10 @@ mod tests {
 
     #[test]
     fn meta_keeps_what_it_was_given() {
-        let meta = Meta::new(Kind::Distribution, Digits::Three, true, -12, 300);
+        let meta = Meta::new(Kind::Distribution, Digits::Three, true, -12, -3, 300);
+        assert_eq!((meta.shift(), meta.is_plain()), (-3, false));
         assert_eq!((meta.kind(), meta.digits(), meta.is_bucketed()), (Kind::Distribution, Digits::Three, true));
         assert_eq!((meta.exponent(), meta.labels_dropped(), meta.is_compact()), (-12, 255, false));
-        assert!(Meta::new(Kind::Distribution, Digits::Two, false, 6, 0).is_compact());
+        assert!(Meta::new(Kind::Distribution, Digits::Two, false, 6, 0, 0).is_compact());
     }
 }

@@ -6,7 +6,15 @@
 //! Lines pass in groups of [`STAGE`], each step prefetching for the next: parse and hash | table place |
 //! key and record | verify, chunk tail | add. At a million series that is 61–65 ns a line instead of 223.
 
+mod events;
+mod mapped;
 mod other;
+mod sample;
+mod typed;
+mod values;
+
+pub use events::{EventsVerdict, RefusedEvent};
+pub use typed::{JsonOptions, OwnedEvent};
 
 use super::acceptance::Acceptance;
 use super::cache::{Entry, KeyCache, Meta, Probe};
@@ -14,13 +22,17 @@ use super::recent::{Allowance, RecentRejects};
 use crate::codec::dogstatsd::{self, Line, Parsed, key_hash};
 use crate::codec::number::Number;
 use crate::delta::{BucketRule, Combiner, Edge, Interned, SeriesTable, SourceTally};
-use crate::event::{DropReason, Group, Kind, Metric, RejectReason, Slice, Slot, SourceIndex, Timestamp, WEIGHT_ONE};
+use crate::event::{
+    DropReason, Group, Kind, Metric, MetricId, RejectReason, Slice, Slot, SourceIndex, Timestamp, WEIGHT_ONE,
+};
 use crate::rule::{CLIENT_TELEMETRY, Resolved, Rules};
 use crate::sketch::{layout, member_hash};
 use arrayvec::ArrayVec;
+use mapped::MappedCaches;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use typed::TypedState;
 
 /// Lines that are in flight between the steps.
 const STAGE: usize = 32;
@@ -50,8 +62,8 @@ pub enum LineOutcome {
     },
     /// An event: counted, nothing to show.
     Notice,
-    /// It was refused.
-    Refused(RejectReason),
+    /// It was refused; of a JSON event, which event and field it is about, where known.
+    Refused(RejectReason, String),
 }
 
 /// What a line was recorded as.
@@ -76,13 +88,20 @@ pub struct Decoder {
     recent: Arc<RecentRejects>,
     acceptance: Acceptance,
     cache: KeyCache,
+    cache_bytes: usize,
+    /// The caches of other mappings than the selected one: equal bytes may come to other series by another mapping.
+    caches: MappedCaches,
     /// Bounds of the slots that have declared buckets.
     bucket_rules: HashMap<u32, Arc<BucketRule>, foldhash::fast::FixedState>,
     allowance: Allowance,
+    notice_allowance: Allowance,
+    /// The metrics of slots whose lines bring tags that are dropped.
+    shortened: HashMap<(u8, u32), MetricId, foldhash::fast::FixedState>,
     /// Of the last gauge that was set.
     position: u64,
     /// The slice of the last arrival, and the times it holds.
     open: (Slice, Range<Timestamp>),
+    typed: TypedState,
 }
 
 /// The state of one call: everything that is the same for all its lines.
@@ -132,26 +151,48 @@ impl Decoder {
         cache_bytes: usize,
     ) -> Decoder {
         Decoder {
+            typed: TypedState::new(Arc::clone(&rules)),
+            acceptance,
+            caches: MappedCaches::new(&rules, seed, cache_bytes),
+            cache: KeyCache::new(seed, cache_bytes),
+            cache_bytes,
+            bucket_rules: HashMap::default(),
+            allowance: Allowance::default(),
+            notice_allowance: Allowance::default(),
+            shortened: HashMap::default(),
+            position: 0,
+            open: (Slice(0), Timestamp(0)..Timestamp(0)),
             rules,
             table,
             recent,
-            acceptance,
-            cache: KeyCache::new(seed, cache_bytes),
-            bucket_rules: HashMap::default(),
-            allowance: Allowance::default(),
-            position: 0,
-            open: (Slice(0), Timestamp(0)..Timestamp(0)),
+        }
+    }
+
+    /// Other rules take over, between two batches: what was resolved by the old ones is forgotten. `bounds` are the
+    /// slots whose declared buckets changed, with those that count now.
+    pub fn reload(&mut self, rules: &Arc<Rules>, bounds: &[(Slot, Option<Arc<BucketRule>>)]) {
+        let seed = self.cache.seed();
+        self.cache = KeyCache::new(seed, self.cache_bytes);
+        self.caches = MappedCaches::new(rules, seed, self.cache_bytes);
+        self.shortened.clear();
+        self.typed.reload(Arc::clone(rules));
+        self.rules = Arc::clone(rules);
+        for (slot, rule) in bounds {
+            match rule {
+                Some(rule) => drop(self.bucket_rules.insert(slot.0, Arc::clone(rule))),
+                None => drop(self.bucket_rules.remove(&slot.0)),
+            }
         }
     }
 
     /// Heap bytes of the cache, about.
     pub fn heap_bytes(&self) -> usize {
-        self.cache.heap_bytes()
+        self.cache.heap_bytes() + self.caches.heap_bytes()
     }
 
     /// Keys cached.
     pub fn cached_keys(&self) -> usize {
-        self.cache.len()
+        self.cache.len() + self.caches.len()
     }
 
     /// The table it resolves into.
@@ -207,6 +248,12 @@ impl Decoder {
         let mut batch = self.batch(combiner, origin, arrival);
         let mut outcomes = Vec::new();
         for text in dogstatsd::Lines::new(payload) {
+            if text.first() == Some(&b'{') {
+                let shown = String::from_utf8_lossy(text).into_owned();
+                let found = self.trace_event(&mut batch, text);
+                outcomes.extend(found.into_iter().map(|outcome| (shown.clone(), outcome)));
+                continue;
+            }
             let outcome = match dogstatsd::parse(text) {
                 Ok(Parsed::Sample(line)) => {
                     let hash = key_hash(line.name, line.wire, line.tags, self.cache.seed());
@@ -215,7 +262,7 @@ impl Decoder {
                     match rejected {
                         Err(reason) => {
                             self.refuse(&mut batch, reason, text);
-                            LineOutcome::Refused(reason)
+                            LineOutcome::Refused(reason, String::new())
                         }
                         Ok(applied) => LineOutcome::Accepted {
                             metric: self.metric_of(&applied),
@@ -232,12 +279,12 @@ impl Decoder {
                     Ok(outcome) => outcome,
                     Err(reason) => {
                         self.refuse(&mut batch, reason, text);
-                        LineOutcome::Refused(reason)
+                        LineOutcome::Refused(reason, String::new())
                     }
                 },
                 Err(reason) => {
                     self.refuse(&mut batch, reason, text);
-                    LineOutcome::Refused(reason)
+                    LineOutcome::Refused(reason, String::new())
                 }
             };
             outcomes.push((String::from_utf8_lossy(text).into_owned(), outcome));
@@ -247,6 +294,7 @@ impl Decoder {
     }
 
     fn batch<'c>(&mut self, combiner: &'c mut Combiner, origin: Origin, arrival: Timestamp) -> Batch<'c> {
+        self.caches.select(&mut self.cache, origin.source);
         let slice = self.slice_of(arrival);
         let is_hot = slice == combiner.slice();
         Batch { combiner, origin, arrival, slice, is_hot, counted: origin.source, plain: [0; Kind::ALL.len()] }
@@ -295,7 +343,7 @@ impl Decoder {
             if let Some((entry, _)) = &item.candidate
                 && batch.is_hot
                 && is_plain(line)
-                && entry.meta.labels_dropped() == 0
+                && entry.meta.is_plain()
                 && self.apply_plain(batch, line, entry)
             {
                 continue;
@@ -364,7 +412,7 @@ impl Decoder {
             }
             None => {
                 let tags = dogstatsd::tags(line.tags);
-                let resolved = self.rules.resolve(line.name, line.wire, tags)?;
+                let resolved = self.rules.resolve_from(batch.origin.source, line.name, line.wire, tags)?;
                 // A line that brings no sample must not take a series' place: nothing would ever free it.
                 let (samples, place) = self.accept(batch, line, meta_of(&resolved))?;
                 let slot = place.and_then(|_| self.intern(&resolved, Some((hash, line))));
@@ -378,8 +426,13 @@ impl Decoder {
         tally.inputs += 1;
         tally.events += 1;
         tally.unknown_fields += u64::from(line.unknown_fields);
-        tally.labels_dropped += u64::from(meta.labels_dropped());
         tally.samples[meta.kind() as usize] += u64::from(samples);
+        if meta.labels_dropped() > 0 {
+            let of_slot = || self.shortened.get(&(meta.kind() as u8, slot?.0)).copied();
+            if let Some(metric) = metric.as_ref().map(|metric| metric.id).or_else(of_slot) {
+                tally.drop_labels(metric, u64::from(meta.labels_dropped()));
+            }
+        }
         Ok(Applied { kind: meta.kind(), slot, metric, samples })
     }
 
@@ -404,6 +457,9 @@ impl Decoder {
         };
         if metric.kind == Kind::Distribution {
             self.note_buckets(slot, metric);
+        }
+        if resolved.labels_dropped > 0 {
+            self.shortened.insert((metric.kind as u8, slot.0), metric.id);
         }
         // A cached series may take the plain path, which counts for the source of the line.
         let is_telemetry = metric.group == Group::InternalOnly;
@@ -459,79 +515,11 @@ impl Decoder {
         Ok(())
     }
 
-    /// V1: counters and gauges beyond ±10^18 in value are refused, the whole line with them.
-    fn check_values(&self, line: &Line<'_>, meta: Meta) -> Result<(), RejectReason> {
-        let check = |value: Number| match meta.kind() {
-            Kind::Counter => value.scaled_by_rate(line.rate).map(|_| ()).map_err(|_| RejectReason::OutOfRange),
-            Kind::Gauge if value.to_f64().abs() > 1e18 => Err(RejectReason::OutOfRange),
-            _ => Ok(()),
-        };
-        if meta.kind() == Kind::Set {
-            return Ok(());
-        }
-        if !line.packed {
-            return check(line.value);
-        }
-        dogstatsd::values(line).try_for_each(|value| check(value?))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the resolved terms of one sample")]
-    fn record_value(
-        &mut self,
-        batch: &mut Batch<'_>,
-        line: &Line<'_>,
-        value: Number,
-        slot: Slot,
-        meta: Meta,
-        slice: Slice,
-        time: Timestamp,
-    ) {
-        batch.tally().recorded[meta.kind() as usize] += 1;
-        match meta.kind() {
-            Kind::Counter => {
-                if let Ok((whole, nanos)) = value.scaled_by_rate(line.rate) {
-                    let sum = i128::from(whole) * 1_000_000_000 + i128::from(nanos);
-                    batch.combiner.add_whole_at(slice, slot.0, sum);
-                }
-            }
-            Kind::Gauge => self.record_gauge(batch, value, slot, meta, slice, time),
-            Kind::Distribution => {
-                let units = value.to_units(meta.exponent()).unwrap_or_else(|out| {
-                    batch.tally().clamped += 1;
-                    out.clamped
-                });
-                let digits = meta.digits();
-                let cell = layout::cell_of(digits, units);
-                let rule = if meta.is_bucketed() { self.bucket_rules.get(&slot.0) } else { None };
-                batch.combiner.add_value_at(slice, slot.0, digits, units, cell, line.weight, rule.map(Arc::as_ref));
-            }
-            Kind::Set => batch.combiner.add_member_at(slice, slot.0, member_hash(line.values)),
-        }
-    }
-
-    fn record_gauge(
-        &mut self,
-        batch: &mut Batch<'_>,
-        value: Number,
-        slot: Slot,
-        meta: Meta,
-        slice: Slice,
-        time: Timestamp,
-    ) {
-        if value.has_sign() {
-            // A relative operation has no time of its own, so it belongs to the open slice.
-            batch.combiner.adjust_gauge_at(slice, slot.0, value.to_f64());
-            return;
-        }
-        let position = self.next_position(batch.arrival);
-        let units = value.to_units(meta.exponent()).unwrap_or_else(|out| out.clamped);
-        batch.combiner.set_gauge_at(slice, slot.0, value.to_f64(), units, time.0, position);
-    }
-
     /// Forgets slots that leave memory.
     pub fn forget(&mut self, slots: &[(Kind, Slot)]) {
         let gone: std::collections::HashSet<(Kind, u32)> = slots.iter().map(|(kind, slot)| (*kind, slot.0)).collect();
         self.cache.forget(|kind, slot| gone.contains(&(kind, slot.0)));
+        self.caches.forget(|kind, slot| gone.contains(&(kind, slot.0)));
         let table = self.table.lock();
         for (kind, slot) in slots {
             // A handle may have asked for the series since: its bounds were told once and stay.
@@ -543,6 +531,9 @@ impl Decoder {
 
     /// Bounds of a slot, from whoever was given it.
     pub(super) fn note_buckets(&mut self, slot: Slot, metric: &Metric) {
+        // Who resolved it before a reload has the old bounds.
+        let current = self.rules.numbered(metric.id);
+        let metric = current.as_deref().unwrap_or(metric);
         let Some(buckets) = &metric.buckets else { return };
         let is_known = self.bucket_rules.get(&slot.0).is_some_and(|rule| Arc::ptr_eq(rule.buckets(), buckets));
         if !is_known {
@@ -565,7 +556,14 @@ impl Decoder {
 /// How samples of a resolved series are recorded.
 fn meta_of(resolved: &Resolved) -> Meta {
     let metric = &resolved.metric;
-    Meta::new(metric.kind, metric.digits, metric.buckets.is_some(), resolved.input_exponent, resolved.labels_dropped)
+    Meta::new(
+        metric.kind,
+        metric.digits,
+        metric.buckets.is_some(),
+        resolved.input_exponent,
+        resolved.shift,
+        resolved.labels_dropped,
+    )
 }
 
 #[inline(always)]

@@ -11,31 +11,42 @@
 mod acceptance;
 mod cache;
 mod decode;
+mod notices;
 mod recent;
+mod handle;
 pub mod ring;
 #[cfg(test)]
 mod tests;
 
 pub use acceptance::Acceptance;
-pub use decode::{Decoder, LineOutcome, Origin};
-pub use recent::{RecentRejects, Reject};
+pub use decode::{Decoder, EventsVerdict, JsonOptions, LineOutcome, Origin, OwnedEvent, RefusedEvent};
+pub use notices::{Notice, NoticeBody, RecentNotices};
+pub use recent::{Allowance, RecentRejects, Reject};
+
+pub use handle::ShardHandle;
 
 use crate::channel::{Receiver, Refused, Sender, Waker, bounded};
 use crate::delta::epoch::{Barrier, InputGroup, SealSink, Sealed, ShardPort};
-use crate::delta::{Combiner, Edge};
+use crate::delta::{BucketRule, Combiner, Edge};
 use crate::event::{
     DropReason, Kind, Labels, Metric, RejectReason, ShardIndex, Slice, Slot, SourceIndex, Timestamp, UNITS_MAX,
 };
+use crate::rule::Rules;
 use crate::sketch::{Digits, layout};
 use ring::{Ring, RingEvent, RingOp, kind_of};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Commands that may wait for a shard. The store has at most a handful under way; `send` requests and new
 /// producers fill the rest and are refused beyond.
 const INBOX_CAPACITY: usize = 1024;
 /// Entries of side maps (samples of other slices) at which a shard asks for an early tick: about 16 MB.
 const SIDE_ENTRIES_MAX: usize = 200_000;
+/// Events of a ring between the wish for a record and its use, and between the wish for its cells and theirs: memory
+/// takes 100 ns, an event 5.
+const RECORD_AHEAD: usize = 32;
+const CELL_AHEAD: usize = 16;
 
 /// Who asked for traced lines gets them back through this.
 pub type LinesReply = Box<dyn FnOnce(Vec<(String, LineOutcome)>) + Send>;
@@ -57,99 +68,32 @@ pub struct ReplaySample {
     pub weight: u64,
 }
 
+/// Who asked for events to be taken gets the verdict through this.
+pub type EventsReply = Box<dyn FnOnce(EventsVerdict) + Send>;
+
 enum Command {
     Seal { epoch: u64 },
     Spare { group: InputGroup, combiner: Box<Combiner> },
     Forget { slots: Arc<[(Kind, Slot)]> },
     Lines { source: SourceIndex, payload: Vec<u8>, reply: LinesReply },
+    Events { source: SourceIndex, payload: Vec<u8>, reply: EventsReply },
+    Owned { source: SourceIndex, event: Box<OwnedEvent> },
     Attach { source: SourceIndex, ring: Arc<Ring> },
-    Buckets { slot: Slot, metric: Arc<Metric> },
+    Reload(Box<Reload>),
     Batch { source: SourceIndex, incarnation: u32, samples: Vec<ReplaySample> },
     Barrier(Barrier),
     Stop,
 }
 
-/// A way to reach a shard; cloned freely.
-#[derive(Clone)]
-pub struct ShardHandle {
-    inbox: Sender<Command>,
-    waker: Waker,
+/// Other rules for a shard.
+struct Reload {
+    rules: Arc<Rules>,
+    bounds: ChangedBounds,
+    done: Box<dyn FnOnce() + Send>,
 }
 
-impl ShardHandle {
-    /// The eventfd that the shard's loop polls.
-    pub fn waker(&self) -> &Waker {
-        &self.waker
-    }
-
-    /// Decodes lines one by one and answers what each became.
-    ///
-    /// # Errors
-    /// The payload back when the shard has too much to do, or is gone.
-    pub fn lines(&self, source: SourceIndex, payload: Vec<u8>, reply: LinesReply) -> Result<(), Vec<u8>> {
-        self.send(Command::Lines { source, payload, reply }).map_err(|refused| match refused {
-            Refused::Full(Command::Lines { payload, .. }) | Refused::Closed(Command::Lines { payload, .. }) => payload,
-            _ => unreachable!("the refused command is the one sent"),
-        })
-    }
-
-    /// Adds the ring of a new producer thread.
-    ///
-    /// # Errors
-    /// [`Gone`] when the shard stopped.
-    pub fn attach(&self, source: SourceIndex, ring: Arc<Ring>) -> Result<(), Gone> {
-        self.send_waiting(Command::Attach { source, ring })
-    }
-
-    /// Tells the shard the declared buckets of a slot before a handle records to it.
-    ///
-    /// # Errors
-    /// [`Gone`] when the shard stopped.
-    pub fn note_buckets(&self, slot: Slot, metric: Arc<Metric>) -> Result<(), Gone> {
-        self.send_waiting(Command::Buckets { slot, metric })
-    }
-
-    /// Samples of a replayable source. Waits for the shard when its inbox is full (policy `block`).
-    ///
-    /// # Errors
-    /// [`Gone`] when the shard stopped.
-    pub fn replay(&self, source: SourceIndex, incarnation: u32, samples: Vec<ReplaySample>) -> Result<(), Gone> {
-        self.send_waiting(Command::Batch { source, incarnation, samples })
-    }
-
-    /// The end of a replayable source's epoch.
-    ///
-    /// # Errors
-    /// [`Gone`] when the shard stopped.
-    pub fn barrier(&self, barrier: Barrier) -> Result<(), Gone> {
-        self.send_waiting(Command::Barrier(barrier))
-    }
-
-    /// Ends the shard's loop after what is queued before.
-    pub fn stop(&self) {
-        // A shard that is gone has stopped already.
-        let _ = self.send_waiting(Command::Stop);
-    }
-
-    fn send(&self, command: Command) -> Result<(), Refused<Command>> {
-        self.inbox.try_send(command)?;
-        self.waker.wake();
-        Ok(())
-    }
-
-    fn send_waiting(&self, command: Command) -> Result<(), Gone> {
-        match self.inbox.try_send(command) {
-            Ok(()) => {}
-            Err(Refused::Closed(_)) => return Err(Gone),
-            Err(Refused::Full(command)) => {
-                self.waker.wake();
-                self.inbox.send_blocking(command).map_err(|_| Gone)?;
-            }
-        }
-        self.waker.wake();
-        Ok(())
-    }
-}
+/// Slots whose declared buckets a reload changed, with those that count now.
+pub type ChangedBounds = Arc<[(Slot, Option<Arc<BucketRule>>)]>;
 
 /// The shard has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -203,6 +147,16 @@ pub enum Next {
     Stop,
 }
 
+/// What one look at a ring brought.
+#[derive(Default)]
+struct Read {
+    samples: [u64; Kind::ALL.len()],
+    /// Samples that belong to the event of the one before: no inputs of their own.
+    parts: u64,
+    /// Events without a sample.
+    empty: u64,
+}
+
 /// One shard's state.
 pub struct Shard {
     index: ShardIndex,
@@ -214,6 +168,8 @@ pub struct Shard {
     replay: BTreeMap<SourceIndex, Lane>,
     rings: Vec<(SourceIndex, Arc<Ring>)>,
     has_asked: bool,
+    /// Plain events of rings may belong to slots with declared buckets.
+    plain_has_buckets: bool,
 }
 
 impl Shard {
@@ -228,7 +184,7 @@ impl Shard {
         now: Timestamp,
     ) -> std::io::Result<(Shard, ShardHandle)> {
         let (inbox, receiver) = bounded(INBOX_CAPACITY);
-        let handle = ShardHandle { inbox, waker: Waker::new()? };
+        let handle = ShardHandle { inbox, notes: Arc::default(), waker: Waker::new()? };
         let live = Lane::new(now, &decoder.acceptance());
         let shard = Shard {
             index,
@@ -240,6 +196,7 @@ impl Shard {
             replay: BTreeMap::new(),
             rings: Vec::new(),
             has_asked: false,
+            plain_has_buckets: false,
         };
         Ok((shard, handle))
     }
@@ -321,8 +278,23 @@ impl Shard {
                     reply(self.decoder.ingest_traced(&mut self.live.current, origin, &payload, now));
                     self.ask_if_rolled(now);
                 }
+                Command::Events { source, payload, reply } => {
+                    let origin = Origin { source, reader: u16::MAX - self.index.0 };
+                    reply(self.decoder.ingest_events(&mut self.live.current, origin, &payload, now));
+                    self.ask_if_rolled(now);
+                }
+                Command::Owned { source, event } => {
+                    let origin = Origin { source, reader: u16::MAX - self.index.0 };
+                    self.decoder.ingest_owned(&mut self.live.current, origin, &event, now);
+                    self.ask_if_rolled(now);
+                }
                 Command::Attach { source, ring } => self.rings.push((source, ring)),
-                Command::Buckets { slot, metric } => self.decoder.note_buckets(slot, &metric),
+                Command::Reload(reload) => {
+                    // A handle made before may write the plain form to a slot that has buckets from here on.
+                    self.plain_has_buckets |= reload.bounds.iter().any(|(_, rule)| rule.is_some());
+                    self.decoder.reload(&reload.rules, &reload.bounds);
+                    (reload.done)();
+                }
                 Command::Batch { source, incarnation, samples } => self.replay(source, incarnation, samples, now),
                 Command::Barrier(barrier) => self.seal_replay(barrier, now),
                 Command::Stop => {
@@ -341,15 +313,15 @@ impl Shard {
         let mut rings = std::mem::take(&mut self.rings);
         rings.retain(|(source, ring)| {
             let is_closed = ring.is_closed();
-            let mut samples = [0u64; Kind::ALL.len()];
-            events += ring.drain(|run| self.record_run(run, &mut samples, slice, now));
+            let mut read = Read::default();
+            events += ring.drain(|run| self.record_run(run, &mut read, slice, now));
             let dropped = ring.take_dropped();
-            let total = samples.iter().sum::<u64>() + dropped;
-            if total > 0 {
+            let total = read.samples.iter().sum::<u64>() + read.empty - read.parts + dropped;
+            if total > 0 || read.parts > 0 {
                 let tally = self.live.current.tally(*source);
                 tally.inputs += total;
                 tally.events += total;
-                for (kind, new) in samples.into_iter().enumerate() {
+                for (kind, new) in read.samples.into_iter().enumerate() {
                     tally.samples[kind] += new;
                     tally.recorded[kind] += new;
                 }
@@ -371,35 +343,50 @@ impl Shard {
         events > 0
     }
 
-    /// Records a run of events, prefetching for the whole run first: at 100,000 series a record is a miss.
-    fn record_run(&mut self, run: &[RingEvent], samples: &mut [u64; Kind::ALL.len()], slice: Slice, now: Timestamp) {
+    /// Records a run of events. At 100,000 series a record is a miss and its cells are another: they are asked for
+    /// [`RECORD_AHEAD`] and [`CELL_AHEAD`] events before they are needed.
+    fn record_run(&mut self, run: &[RingEvent], read: &mut Read, slice: Slice, now: Timestamp) {
+        for (slot, metric) in self.handle.notes.take() {
+            self.decoder.note_buckets(slot, &metric);
+        }
         let is_hot = slice == self.live.current.slice();
-        if is_hot && self.live.current.is_wide() {
-            let combiner = &self.live.current;
-            run.iter()
-                .filter(|event| event.is_plain_units())
-                .for_each(|event| combiner.prefetch_distribution(event.slot().0));
-            run.iter().filter(|event| event.is_plain_units()).for_each(|event| combiner.prefetch_tail(event.slot().0));
+        let is_wide = is_hot && self.live.current.is_wide();
+        if is_wide {
+            run.iter().take(RECORD_AHEAD).for_each(|event| prefetch_record(&self.live.current, event));
+            run.iter().take(CELL_AHEAD).for_each(|event| prefetch_cell(&self.live.current, event));
         }
         let mut plain = 0;
-        for event in run {
-            if is_hot && event.is_plain_units() {
+        for (at, event) in run.iter().enumerate() {
+            if is_wide && let Some(ahead) = run.get(at + RECORD_AHEAD) {
+                prefetch_record(&self.live.current, ahead);
+            }
+            if is_wide && let Some(ahead) = run.get(at + CELL_AHEAD) {
+                prefetch_cell(&self.live.current, ahead);
+            }
+            if is_hot && event.is_plain_units() && !self.plain_has_buckets {
                 plain += 1;
-                let units = (event.value as i64).clamp(-UNITS_MAX, UNITS_MAX);
+                let units = units_of(event);
                 self.live.current.add_value(event.slot().0, units, layout::cell_of_2(units));
             } else {
-                samples[kind_of(event.op()) as usize] += 1;
+                match event.op() {
+                    RingOp::Nothing => read.empty += 1,
+                    RingOp::Fraction => {}
+                    op => {
+                        read.samples[kind_of(op) as usize] += 1;
+                        read.parts += u64::from(event.is_part());
+                    }
+                }
                 self.record(*event, slice, now);
             }
         }
-        samples[Kind::Distribution as usize] += plain;
+        read.samples[Kind::Distribution as usize] += plain;
     }
 
     fn record(&mut self, event: RingEvent, slice: Slice, now: Timestamp) {
         let combiner = &mut self.live.current;
         match event.op() {
             RingOp::Units => {
-                let units = (event.value as i64).clamp(-UNITS_MAX, UNITS_MAX);
+                let units = units_of(&event);
                 let (weight, digits) = unpack_weight(event.weight());
                 let cell = layout::cell_of(digits, units);
                 let rule = self.decoder.bucket_rule(event.slot()).map(Arc::as_ref);
@@ -414,6 +401,11 @@ impl Shard {
             }
             RingOp::Adjust => combiner.adjust_gauge_at(slice, event.slot().0, f64::from_bits(event.value)),
             RingOp::Member => combiner.add_member_at(slice, event.slot().0, event.value),
+            RingOp::Count => {
+                combiner.add_whole_at(slice, event.slot().0, i128::from(event.value as i64) * 1_000_000_000);
+            }
+            RingOp::Fraction => combiner.add_whole_at(slice, event.slot().0, i128::from(event.value as i64)),
+            RingOp::Nothing => {}
         }
     }
 
@@ -556,6 +548,25 @@ fn harvest(combiner: &mut Combiner, source: SourceIndex, ring: &Ring, slice: Sli
         tally.events += harvested;
         tally.samples[Kind::Counter as usize] += harvested;
         tally.recorded[Kind::Counter as usize] += harvested;
+    }
+}
+
+#[inline(always)]
+fn units_of(event: &RingEvent) -> i64 {
+    (event.value as i64).clamp(-UNITS_MAX, UNITS_MAX)
+}
+
+#[inline(always)]
+fn prefetch_record(combiner: &Combiner, event: &RingEvent) {
+    if event.is_plain_units() {
+        combiner.prefetch_distribution(event.slot().0);
+    }
+}
+
+#[inline(always)]
+fn prefetch_cell(combiner: &Combiner, event: &RingEvent) {
+    if event.is_plain_units() {
+        combiner.prefetch_cell(event.slot().0, || layout::cell_of_2(units_of(event)));
     }
 }
 

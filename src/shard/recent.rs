@@ -1,8 +1,9 @@
-//! What was refused lately: the newest examples, for people.
+//! What was refused lately: the newest examples, for people; and, beside them, what is no sample.
 //!
 //! In: refused lines with their reason, at most so many a second from each shard. Out: newest first.
 //! Invariant: bounded in count and bytes; counting is not done here (tallies count every refusal).
 
+use super::notices::RecentNotices;
 use crate::event::{RejectReason, SourceIndex, Timestamp};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -25,16 +26,23 @@ pub struct Reject {
     pub reason: RejectReason,
     /// What it said; lossy UTF-8, cut at 512 bytes.
     pub text: String,
+    /// Which event and field it is about, where that is known; else empty.
+    pub detail: String,
 }
 
-/// The newest refusals of all shards.
+/// The newest refusals of all shards, and the newest notices.
 #[derive(Default)]
-pub struct RecentRejects(Mutex<VecDeque<Reject>>);
+pub struct RecentRejects(Mutex<VecDeque<Reject>>, RecentNotices);
 
 impl RecentRejects {
     /// None.
     pub fn new() -> RecentRejects {
         RecentRejects::default()
+    }
+
+    /// DogStatsD events and service checks.
+    pub fn notices(&self) -> &RecentNotices {
+        &self.1
     }
 
     /// The newest first, at most `limit`.
@@ -45,31 +53,41 @@ impl RecentRejects {
 
     /// Keeps an example.
     pub fn push(&self, time: Timestamp, source: SourceIndex, reason: RejectReason, text: &[u8]) {
+        self.push_about(time, source, reason, "", text);
+    }
+
+    /// Keeps an example, with what is wrong in words.
+    pub fn push_about(&self, time: Timestamp, source: SourceIndex, reason: RejectReason, detail: &str, text: &[u8]) {
         let text = String::from_utf8_lossy(&text[..text.len().min(TEXT_BYTES_MAX)]).into_owned();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT_MAX {
             kept.pop_front();
         }
-        kept.push_back(Reject { time, source, reason, text });
+        kept.push_back(Reject { time, source, reason, text, detail: detail.chars().take(TEXT_BYTES_MAX).collect() });
     }
 }
 
-/// A shard's allowance of examples.
+/// How many examples one shard, or one thread of producers, may still give this second.
 #[derive(Default)]
-pub(super) struct Allowance {
+pub struct Allowance {
     second: i64,
     used: u32,
 }
 
 impl Allowance {
     /// True while this second's examples are not used up.
-    pub(super) fn take(&mut self, now: Timestamp) -> bool {
+    pub fn take(&mut self, now: Timestamp) -> bool {
+        self.take_of(PER_SECOND_MAX, now)
+    }
+
+    /// The same, of another number a second.
+    pub(super) fn take_of(&mut self, per_second_max: u32, now: Timestamp) -> bool {
         let second = now.0.div_euclid(1_000_000_000);
         if self.second != second {
             (self.second, self.used) = (second, 0);
         }
-        self.used += 1;
-        self.used <= PER_SECOND_MAX
+        self.used = self.used.saturating_add(1);
+        self.used <= per_second_max
     }
 }
 

@@ -1,6 +1,6 @@
 //! Decoder and shard against a list of lines whose meaning is known, and against any bytes.
 
-use super::ring::{RingOp, RingPolicy, RingWriter};
+use super::ring::{EventHead, RingOp, RingPolicy, RingWriter};
 use super::*;
 use crate::delta::part::{PartCursor, RowValue, Scratch};
 use crate::delta::{EncodedPart, GaugeSum, IdMap, Interned, SeriesTable, SourceTally, TableLimits, encode};
@@ -165,7 +165,7 @@ proptest! {
                         expected.samples[*kind as usize] += samples;
                         expected.dropped[Edge::Shard as usize][*reason as usize] += samples;
                     }
-                    (Outcome::Refused(reason), LineOutcome::Refused(found)) => {
+                    (Outcome::Refused(reason), LineOutcome::Refused(found, _)) => {
                         prop_assert_eq!(found, *reason, "{}", text);
                         expected.events -= 1;
                         expected.rejected[*reason as usize] += 1;
@@ -435,13 +435,13 @@ fn c6_rings_are_read_before_a_seal_and_a_closed_one_hands_over() {
     shard.turn(NOW);
     let writer = RingWriter::new(ring, RingPolicy::Block);
     let counter = writer.counter(Slot(4));
-    (0..50).for_each(|n| writer.push(Slot(1), RingOp::Units, 0, n));
+    (0..50).for_each(|n| writer.push(EventHead::new(Slot(1), RingOp::Units, 0), n));
     counter.add(7);
     writer.refuse(RejectReason::NotFinite);
     handle.seal(1);
     shard.turn(NOW);
     counter.add(5);
-    writer.push(Slot(2), RingOp::Member, 0, 9);
+    writer.push(EventHead::new(Slot(2), RingOp::Member, 0), 9);
     drop(writer);
     shard.turn(NOW);
     assert!(!shard.has_rings(), "a closed ring is let go");
@@ -468,7 +468,7 @@ fn a_producer_does_not_wait_for_a_shard_that_is_gone() {
     drop(shard);
     for ring in rings {
         let writer = RingWriter::new(ring, RingPolicy::Block);
-        (0..100).for_each(|n| writer.push(Slot(1), RingOp::Units, 0, n));
+        (0..100).for_each(|n| writer.push(EventHead::new(Slot(1), RingOp::Units, 0), n));
     }
     let ring = Ring::new(16, handle.waker().clone());
     assert_eq!(handle.attach(SOURCE, ring), Err(Gone));
@@ -481,4 +481,37 @@ fn v2_weights_of_events_are_kept_to_the_smallest_rate() {
             assert_eq!(unpack_weight(pack_weight(weight, digits)), (weight, digits));
         }
     }
+}
+
+#[test]
+fn equal_lines_of_two_sources_go_by_the_mapping_of_each() {
+    use crate::rule::mapping::Mapping;
+    let text = "mappings: [{ match: a.*, name: mapped, labels: { x: $1 }, scale: 100 }]";
+    let mut config = RulesConfig::default();
+    config.mappings.by_source = vec![None, Some(Arc::new(Mapping::parse(text).expect("valid")))];
+    let rules = Arc::new(Rules::new(config).expect("no clash"));
+    let table = Arc::new(SeriesTable::new(TableLimits { series: 10, series_per_metric: 10 }, Labels::empty()));
+    let recent = Arc::new(RecentRejects::new());
+    let mut decoder = Decoder::new(rules, Arc::clone(&table), recent, acceptance(), 7, 1 << 20);
+    let mut combiner = Combiner::new(acceptance().slice.slice_of(NOW));
+    // Often enough that the second round comes from the caches.
+    for source in [0, 1, 0, 1, 1, 0] {
+        let origin = Origin { source: SourceIndex(source), reader: 1 };
+        decoder.ingest(&mut combiner, origin, b"a.b:2|c\na.b:1:2|c|@0.5", NOW);
+    }
+    let (parts, _) = drain(&mut combiner);
+    let mut sums = BTreeMap::new();
+    let mut scratch = Scratch::default();
+    for part in parts {
+        let mut cursor = PartCursor::new(&part.bytes).expect("a part");
+        while let Some(row) = cursor.next(&mut scratch).expect("whole") {
+            if let RowValue::Counter(sum) = row.value {
+                let locked = table.lock();
+                let entry = locked.get(Kind::Counter, Slot(row.id.0)).expect("live");
+                *sums.entry(entry.metric.name.to_string()).or_insert(0) += sum.nanos;
+            }
+        }
+    }
+    let expected = [("a_b_total".to_owned(), 24_000_000_000), ("mapped".to_owned(), 2_400_000_000_000)];
+    assert_eq!(sums, BTreeMap::from(expected));
 }

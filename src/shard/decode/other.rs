@@ -8,12 +8,15 @@ use crate::codec::dogstatsd::{self, Line, Parsed};
 use crate::codec::number::Number;
 use crate::delta::{Combiner, Edge};
 use crate::event::{DropReason, Kind, RejectReason, SourceIndex, Timestamp};
+use crate::shard::notices::PER_SECOND_MAX;
 use std::sync::Arc;
 
 impl Decoder {
     #[cold]
     pub(super) fn apply_other(&mut self, batch: &mut Batch<'_>, other: Result<Parsed<'_>, (RejectReason, &[u8])>) {
         match other {
+            // A refused event is counted and shown where it was read.
+            Ok(Parsed::Json(text)) => drop(self.take_event(batch, text)),
             Ok(notice) => {
                 if let Err(reason) = self.apply_notice(batch, notice) {
                     self.refuse(batch, reason, b"_sc");
@@ -44,6 +47,14 @@ impl Decoder {
             }
             let dropped = if slot.is_none() { Some(DropReason::SeriesLimit) } else { None };
             outcome = LineOutcome::Accepted { metric: Arc::clone(&resolved.metric), slot, samples: 1, dropped };
+        }
+        if self.notice_allowance.take_of(PER_SECOND_MAX, batch.arrival) {
+            let (notices, arrival, source) = (self.recent.notices(), batch.arrival, batch.origin.source);
+            match &notice {
+                Parsed::Event(event) => notices.push_event(arrival, source, event),
+                Parsed::Check(check) => notices.push_check(arrival, source, check),
+                _ => {}
+            }
         }
         batch.tally().inputs += 1;
         batch.tally().events += 1;
