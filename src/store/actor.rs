@@ -81,7 +81,7 @@ impl StoreActor {
     /// A store that ticks every `commit_every` nanoseconds, aligned with the slices.
     #[expect(clippy::too_many_arguments, reason = "the wiring of one actor, written once")]
     pub fn new(
-        store: Store,
+        mut store: Store,
         inbox: StoreInbox,
         handle: StoreHandle,
         shards: Vec<Arc<dyn ShardPort>>,
@@ -93,6 +93,7 @@ impl StoreActor {
         let (wall, now) = (clock.wall(), clock.monotonic());
         let replay_epochs = replays.iter().map(|port| (port.source(), 0)).collect();
         let last_commit = store.ledger().last_commit();
+        store.share_kept(&handle.kept);
         let mut actor = StoreActor {
             store,
             inbox: inbox.0,
@@ -181,6 +182,11 @@ impl StoreActor {
             Message::Flush(reply) => {
                 // A tick under way may have sealed before what the caller wrote.
                 self.waiters.push((self.epoch + 1, reply));
+            }
+            Message::Plan(plan) => self.store.set_plan(*plan),
+            Message::Reload(reload, done) => {
+                self.store.reload(*reload);
+                done();
             }
             Message::Stop(reply) => {
                 self.stop_epoch = self.epoch + 1;
@@ -351,6 +357,9 @@ impl StoreActor {
                 Err(error) => return self.fail(&error),
             }
         }
+        if let Err(error) = self.store.check_place() {
+            return self.fail(&error);
+        }
         self.settle();
         let open = self.width.slice_of(wall);
         if open != self.slid_to {
@@ -460,10 +469,10 @@ impl StoreActor {
     }
 }
 
-#[cfg(test)]
+/// For who owns the time, instead of [`run`](StoreActor::run): virtual time, and tests.
 impl StoreActor {
-    /// One turn of the loop without waiting: for tests that own the time.
-    pub(crate) fn step(&mut self) {
+    /// One turn of the loop without waiting.
+    pub fn step(&mut self) {
         while let Some(message) = self.inbox.try_recv() {
             self.receive(message);
         }
@@ -471,19 +480,22 @@ impl StoreActor {
     }
 
     /// Begins a tick now, if none is under way.
-    pub(crate) fn tick_now(&mut self) {
+    pub fn tick_now(&mut self) {
         if self.tick_began.is_none() {
             self.begin_tick(self.clock.wall(), self.clock.monotonic());
         }
     }
 
+    /// The state behind it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+#[cfg(test)]
+impl StoreActor {
     /// True once a stop was asked for and is done.
     pub(crate) fn has_ended(&self) -> bool {
         self.stopping.is_some() && self.is_drained()
-    }
-
-    /// The state behind it.
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
     }
 }

@@ -4,13 +4,14 @@
 //! nothing or a whole store (redb writes its magic number late, so a file that was being created when the
 //! machine stopped could never be opened again).
 
-use super::error::{Fault, StoreError, guard};
+use super::error::{Fault, StoreError, guard, quietly};
 use super::memory::ChunkedMemory;
 use redb::{Builder, Database, StorageBackend};
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +41,13 @@ impl fmt::Debug for LedgerPath {
 }
 
 impl LedgerPath {
+    /// Memory of at most so many bytes that lives as long as this value: a ledger that is opened on it again finds what
+    /// was there, as after a crash.
+    pub fn kept_memory(bytes_max: usize) -> LedgerPath {
+        let memory = ChunkedMemory::new(bytes_max);
+        LedgerPath::Disk(Arc::new(move || Ok(Box::new(memory.clone()))))
+    }
+
     /// How messages name it.
     pub(super) fn name(&self) -> String {
         match self {
@@ -74,6 +82,8 @@ pub(super) struct Disk {
     name: String,
     cache_bytes: usize,
     memory: Option<ChunkedMemory>,
+    /// Device and number of the file that is open.
+    opened: Cell<Option<(u64, u64)>>,
 }
 
 impl Disk {
@@ -82,7 +92,13 @@ impl Disk {
             LedgerPath::Memory(bytes_max) => Some(ChunkedMemory::new(*bytes_max)),
             _ => None,
         };
-        Disk { path: config.path.clone(), name: config.path.name(), cache_bytes: config.cache_bytes, memory }
+        Disk {
+            path: config.path.clone(),
+            name: config.path.name(),
+            cache_bytes: config.cache_bytes,
+            memory,
+            opened: Cell::new(None),
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -96,6 +112,22 @@ impl Disk {
             (LedgerPath::File(path), _) => std::fs::metadata(path).map_or(0, |m| m.blocks() * 512),
             (_, Some(memory)) => memory.used_bytes(),
             _ => 0,
+        }
+    }
+
+    /// False when the name leads to another file than the one that is open, or to none. Costs a system call.
+    pub(super) fn is_in_place(&self) -> bool {
+        match (&self.path, self.opened.get()) {
+            (LedgerPath::File(path), Some(opened)) => identity(path).is_some_and(|now| now == opened),
+            _ => true,
+        }
+    }
+
+    /// The configured file, when it is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.path {
+            LedgerPath::File(path) => Some(path),
+            _ => None,
         }
     }
 
@@ -125,9 +157,12 @@ impl Disk {
             (LedgerPath::Memory(_), None) => unreachable!("a ledger in memory keeps its memory"),
         }?;
         match guard(&self.name, || initialize(&database)) {
-            Ok(()) => Ok(database),
+            Ok(()) => {
+                self.opened.set(self.file().and_then(identity));
+                Ok(database)
+            }
             Err(error) => {
-                drop_quietly(database);
+                let_go(database);
                 Err(error)
             }
         }
@@ -158,6 +193,11 @@ impl Disk {
     }
 }
 
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
 /// Creates an empty file beside `path`, readable by its owner only; what a crash left there goes.
 pub(super) fn create_private(path: &Path) -> io::Result<PathBuf> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -172,9 +212,20 @@ pub(super) fn create_private(path: &Path) -> io::Result<PathBuf> {
     Ok(fresh)
 }
 
-/// Closes a database. A damaged file may make redb panic while it does; nothing of ours is written then.
+/// Closes a database that was written as a whole, so that it is trimmed and need not be repaired.
 pub(super) fn drop_quietly(database: Database) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    let _ = quietly(|| drop(database));
+}
+
+/// Lets a store go as a crash would: nothing more is written to the file. Every commit leaves it ready to be opened, so
+/// there is nothing to write; but redb's close commits once more, and over damaged pages that nobody has read yet it can
+/// panic in a destructor, which ends the process. While a thread unwinds redb does not write: so this unwinds,
+/// without a panic's message.
+pub(super) fn let_go(database: Database) {
+    let _ = catch_unwind(AssertUnwindSafe(move || {
+        let _held = database;
+        resume_unwind(Box::new("a database is let go"));
+    }));
 }
 
 /// Renames, but never over a store that another process created meanwhile.

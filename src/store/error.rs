@@ -4,9 +4,11 @@
 //! redb or a damaged file does unwinds beyond [`guard`] (H3).
 
 use crate::rule::RestoreError;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 /// Why the store cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,17 @@ pub enum StoreError {
         /// What was found.
         what: String,
     },
+    /// Somebody deleted the file, or put another in its place, while it was in use. Fail-stop: what is committed from here
+    /// on would be gone with the process, and a file that others put there is not written to.
+    #[error(
+        "the store {path} was deleted or replaced while it was in use, so nothing more is taken in; {rescue}; stop what removes it, put the file back, and start again"
+    )]
+    Displaced {
+        /// Where it was.
+        path: String,
+        /// What became of its contents.
+        rescue: String,
+    },
     /// A file of something else.
     #[error("{path} is not a hydrograph store; nothing was changed")]
     NotADatabase {
@@ -110,7 +123,7 @@ impl StoreError {
         match self {
             Denied { .. } | DiskFull { .. } | Io { .. } | Broken { .. } => true,
             Locked { .. } | WrongVersion { .. } | SliceMismatch { .. } => false,
-            Corrupt { .. } | NotADatabase { .. } | NoDirectory { .. } | Rescaled { .. } => false,
+            Corrupt { .. } | Displaced { .. } | NotADatabase { .. } | NoDirectory { .. } | Rescaled { .. } => false,
         }
     }
 
@@ -172,17 +185,54 @@ from_redb!(
 /// The only way into redb: a panic of its (H3: damaged files make it panic) becomes `Corrupt`.
 pub(super) fn guard<T>(path: &str, call: impl FnOnce() -> Result<T, Fault>) -> Result<T, StoreError> {
     // Unwind safety: after any error the caller drops the handle and everything read through it.
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match quietly(call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Fault::Store(error))) => Err(*error),
         Ok(Err(Fault::Corrupt(what))) => Err(StoreError::Corrupt { path: path.to_owned(), what }),
         Ok(Err(Fault::Redb(error))) => Err(from_redb(path, *error)),
-        Err(panic) => {
-            let said = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(said) => {
             Err(StoreError::Corrupt { path: path.to_owned(), what: format!("its structure is damaged ({said})") })
         }
     }
+}
+
+thread_local! {
+    /// Calls of [`quietly`] that this thread is in.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+    /// What the last panic in one of them said, and where.
+    static SAID: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs something that may panic over a damaged file, without the panic's own lines on the terminal: what it said is
+/// returned instead. The process's panic hook is put behind one that is silent in these calls only.
+pub(super) fn quietly<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    // The hook cannot be changed while this thread unwinds; then it is installed by a later call.
+    if !std::thread::panicking() {
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                let first = SAID.take();
+                if INSIDE.get() == 0 || !first.is_empty() {
+                    // A second one, while the first unwinds, ends the process: then both are told.
+                    if !first.is_empty() {
+                        eprintln!("{first}");
+                    }
+                    return before(panic);
+                }
+                let payload = panic.payload();
+                let text = payload.downcast_ref::<String>().map(String::as_str);
+                let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
+                SAID.set(format!("{text}{place}"));
+            }));
+        });
+    }
+    SAID.set(String::new());
+    INSIDE.set(INSIDE.get() + 1);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    INSIDE.set(INSIDE.get() - 1);
+    result.map_err(|_| SAID.take())
 }
 
 fn from_redb(path: &str, error: redb::Error) -> StoreError {
@@ -193,6 +243,9 @@ fn from_redb(path: &str, error: redb::Error) -> StoreError {
         // This is how redb says that the magic number at the start of the file is not its own.
         redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
             StoreError::NotADatabase { path: owned }
+        }
+        redb::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            StoreError::Corrupt { path: owned, what: "the file ends before its contents do".to_owned() }
         }
         redb::Error::Io(source) => StoreError::from_io(path, source),
         other => StoreError::Corrupt { path: owned, what: other.to_string() },

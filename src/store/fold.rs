@@ -6,7 +6,7 @@
 use super::gauges::NewestSet;
 use crate::delta::EncodedPart;
 use crate::delta::part::Corrupt;
-use crate::event::{CommitId, Kind, Labels, Metric, SeriesId, Slice, Slot, Timestamp};
+use crate::event::{CommitId, Kind, Labels, Metric, MetricId, SeriesId, Slice, Slot, Timestamp};
 use std::sync::Arc;
 
 /// A series as table `series` keeps it, with its place in this process.
@@ -89,4 +89,9 @@ pub trait Fold: Send {
     fn idle(&self, now: Timestamp) -> Vec<(Kind, Slot, SeriesId)>;
     /// A series that left memory.
     fn forget(&mut self, id: SeriesId);
+    /// The pipeline was reloaded (R2): these metrics are meant otherwise from here on, and those numbers belong to
+    /// metrics that are not shown any more. A fold that shows nothing has nothing to do.
+    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
+        let _ = (metrics, retired);
+    }
 }

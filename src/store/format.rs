@@ -13,7 +13,7 @@
 //! redb verifies nothing on read. The seed makes a value that moved to another key or table wrong. Rows
 //! that vanish, or appear twice, are found by *manifests*: a manifest is a number of rows, the sum of their
 //! content lengths and the xor of their checksums. Row `store` of table `meta` holds one for each of
-//! series, spans, totals, base, positions and state; a row of `spans` holds one for the segment rows and one
+//! series, spans, totals, base, positions, state, pairs and recent; a row of `spans` holds one for the segment rows and one
 //! for the log rows of its slice. They change in the transaction that changes the rows, and are compared
 //! whenever all rows they cover have been read.
 //!
@@ -22,7 +22,7 @@
 //! ```text
 //! meta            "format" → version:u32
 //!                 "store"  → id:u128 created:i64 slice_nanos:i64 last_commit:u64 commit_time:i64
-//!                            watermark:i64 next_series:u32 series_index_xor:u64 (rows:u64 bytes:u64 xor:u64) × 6
+//!                            watermark:i64 next_series:u32 series_index_xor:u64 (rows:u64 bytes:u64 xor:u64) × 8
 //! series          first id:u32 → created:i64 metrics:varint metric* rows:varint row*
 //!                   metric = kind:u8 scale:u8 digits:u8 name_len:varint name unit_len:varint unit
 //!                   row    = metric:varint labels_len:varint labels      (ids ascend by one)
@@ -34,15 +34,20 @@
 //! base            block:u32 → row*   row = id − 1024·block:u16 kind:u8 count:u64 weight:u64 sum:i128
 //! positions       partition → next:u64 clock:i64
 //! state           any name → whatever its owner encoded
+//! pairs           see `pairs/rows.rs`                                     (format 2)
+//! recent          see `kept.rs`                                           (format 2)
 //! ```
 //!
 //! A part longer than [`CHUNK_BYTES`] is stored as several *chunks*, cut between its blocks: redb allocates by
 //! powers of two, so values stay below 2^20 − 256 where the blocks allow it. Each chunk is a part of its own.
 //!
+//! Format 1 had neither `pairs` nor `recent`, and six manifests. A file of it is opened and becomes one of format 2 at
+//! once; before that nothing is lost that the older program would need.
+//!
 //! # Invariants
 //!
 //! 1. `last_commit` grows by one with each commit; everything a commit brings is in one redb transaction
-//!    with it (C3): new series, log rows, positions, totals, state, one segment step, one expiry.
+//!    with it (C3): new series, log rows, positions, totals, state, pairs, kept events, one segment step, one expiry.
 //! 2. Ids are dense: the rows of `series` cover 0..next_series, each once; `series_by_hash` has as many rows.
 //! 3. A sample is in exactly one place: a log row, or a segment row of the slice's present generation, or
 //!    `base`. In particular **a log row never lives beside a segment that holds it**: the transaction that
@@ -77,7 +82,9 @@ use redb::TableDefinition;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The format this program reads and writes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The oldest that it can turn into its own.
+pub(super) const VERSION_OLDEST: u32 = 1;
 /// Ids per row of `totals` and `base`.
 pub const BLOCK_SERIES: u32 = 1024;
 /// Longest stored chunk of a part: just below a power of two of pages.
@@ -98,18 +105,22 @@ pub(super) enum Table {
     Base = 3,
     Positions = 4,
     State = 5,
-    Meta = 6,
-    Log = 7,
-    Segments = 8,
+    Pairs = 6,
+    Recent = 7,
+    Meta = 8,
+    Log = 9,
+    Segments = 10,
 }
 
 /// How many tables have their manifest in `meta`: the first of [`Table`].
-pub(super) const MANIFESTS: usize = 6;
+pub(super) const MANIFESTS: usize = 8;
+/// How many format 1 had.
+const MANIFESTS_OLDEST: usize = 6;
 
 impl Table {
-    pub(super) const ALL: [Table; 9] = {
+    pub(super) const ALL: [Table; 11] = {
         use Table::*;
-        [Series, Spans, Totals, Base, Positions, State, Meta, Log, Segments]
+        [Series, Spans, Totals, Base, Positions, State, Pairs, Recent, Meta, Log, Segments]
     };
 
     pub(super) fn name(self) -> &'static str {
@@ -123,6 +134,8 @@ impl Table {
             Table::Base => "base",
             Table::Positions => "positions",
             Table::State => "state",
+            Table::Pairs => "pairs",
+            Table::Recent => "recent",
         }
     }
 
@@ -263,7 +276,9 @@ impl Meta {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Meta, Fault> {
+    /// Reads a row of this format, or of an older one.
+    pub(super) fn decode(bytes: &[u8], version: u32) -> Result<Meta, Fault> {
+        let manifests = if version < VERSION { MANIFESTS_OLDEST } else { MANIFESTS };
         let read = |reader: &mut Reader<'_>| {
             let mut meta = Meta {
                 store_id: u128::from_le_bytes(reader.array()?),
@@ -276,7 +291,7 @@ impl Meta {
                 index_xor: reader.u64()?,
                 manifests: Default::default(),
             };
-            for manifest in &mut meta.manifests {
+            for manifest in &mut meta.manifests[..manifests] {
                 *manifest = Manifest::take(reader)?;
             }
             Some(meta)

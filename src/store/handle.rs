@@ -4,6 +4,8 @@
 //! status that its thread writes. Invariant: nobody waits for the store but a shard with a third combiner,
 //! which does not exist.
 
+use super::events::{EventsPlan, StoreReload};
+use super::kept::{KeptRow, KeptView};
 use crate::channel::{Receiver, Sender, bounded};
 use crate::delta::SourceTally;
 use crate::delta::epoch::{PartitionPosition, SealSink, Sealed};
@@ -26,6 +28,8 @@ pub(super) enum Message {
     WantsTick,
     Flush(FlushReply),
     Seek { source: SourceIndex, incarnation: u32, reply: SeekReply },
+    Plan(Box<EventsPlan>),
+    Reload(Box<StoreReload>, Box<dyn FnOnce() + Send>),
     Stop(FlushReply),
 }
 
@@ -66,6 +70,7 @@ pub struct StoreHandle {
     inbox: Sender<Message>,
     status: Arc<Mutex<StoreStatus>>,
     pub(super) wants_tick: Arc<AtomicBool>,
+    pub(super) kept: KeptView,
 }
 
 impl StoreHandle {
@@ -95,6 +100,25 @@ impl StoreHandle {
     pub fn seek(&self, source: SourceIndex, incarnation: u32, reply: SeekReply) {
         // Once the store is gone there is nothing to seek to, and the dropped reply says so.
         let _ = self.inbox.send_blocking(Message::Seek { source, incarnation, reply });
+    }
+
+    /// The newest kept events, newest first: of one schema, or of all by event time.
+    pub fn kept(&self, event: Option<&str>, limit: usize) -> Vec<KeptRow> {
+        self.kept.newest(event, limit)
+    }
+
+    /// The pipeline was reloaded: other pairs and kept schemas from the next commit on. Sent before any shard
+    /// works by the new rules, so that what they say is known.
+    pub fn set_plan(&self, plan: EventsPlan) {
+        // Once the store is gone there is nothing left to join.
+        let _ = self.inbox.send_blocking(Message::Plan(Box::new(plan)));
+    }
+
+    /// The pipeline was reloaded. Sent before any shard works by the new rules: what they count then is folded by what
+    /// is said here. `done` is called when it has taken effect, and dropped when the store has stopped.
+    pub fn reload(&self, reload: StoreReload, done: Box<dyn FnOnce() + Send>) {
+        // Once the store is gone there is nothing left to fold.
+        let _ = self.inbox.send_blocking(Message::Reload(Box::new(reload), done));
     }
 
     /// A last tick and commit, then the file is closed and the thread ends.
@@ -135,5 +159,6 @@ pub fn store_channel() -> (StoreHandle, StoreInbox) {
     let (inbox, receiver) = bounded(INBOX_CAPACITY);
     let status = StoreStatus { is_up: true, has_room: true, ..StoreStatus::default() };
     let wants_tick = Arc::new(AtomicBool::new(false));
-    (StoreHandle { inbox, status: Arc::new(Mutex::new(status)), wants_tick }, StoreInbox(receiver))
+    let (status, kept) = (Arc::new(Mutex::new(status)), KeptView::default());
+    (StoreHandle { inbox, status, wants_tick, kept }, StoreInbox(receiver))
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Families of the laws, with what they count.
-const FAMILIES: [(&str, &str, &[&str]); 13] = [
+const FAMILIES: [(&str, &str, &[&str]); 14] = [
     ("hydrograph_events_received_total", "Inputs that arrived: lines, frames, calls", &["source", "codec"]),
     ("hydrograph_events_total", "Inputs that were understood", &["source"]),
     ("hydrograph_rejected_total", "Inputs that were refused", &["source", "reason"]),
@@ -30,8 +30,15 @@ const FAMILIES: [(&str, &str, &[&str]); 13] = [
         "Connections closed at once: too many, or no descriptor left",
         &["source"],
     ),
-    ("hydrograph_labels_dropped_total", "Tags that a declared metric does not name", &["source"]),
+    ("hydrograph_labels_dropped_total", "Tags that a declared metric does not name", &["metric"]),
+    (
+        "hydrograph_pairs_total",
+        "Starts and ends of pairs by what became of them: opened = closed + expired + restarted + open now",
+        &["pair", "outcome"],
+    ),
 ];
+/// The place of the pairs' family.
+const PAIRS: usize = 13;
 
 /// Turns tallies into increments of own counters.
 pub(super) struct Laws {
@@ -63,7 +70,7 @@ impl Laws {
             let (source, codec) = self.sources.get(index).cloned().unwrap_or_else(|| (index.to_string(), "call"));
             let mut add = |laws: &mut Laws, family: usize, labels: &[(&str, &str)], count: u64| {
                 if count > 0
-                    && let Some(slot) = laws.slot(family, &source, labels)
+                    && let Some(slot) = laws.slot(family, ("source", &source), labels)
                 {
                     out.push((slot, CounterSum { nanos: i128::from(count) * 1_000_000_000 }));
                 }
@@ -89,15 +96,40 @@ impl Laws {
             add(self, 9, &[], tally.notices);
             add(self, 10, &[], tally.kernel_drops);
             add(self, 11, &[], tally.refused_connections);
-            add(self, 12, &[], tally.labels_dropped);
         }
+        self.labels_dropped(tallies, &mut out);
         out
     }
 
-    fn slot(&mut self, family: usize, source: &str, labels: &[(&str, &str)]) -> Option<Slot> {
+    /// The increment of an outcome of a pair.
+    pub(super) fn outcome(&mut self, pair: &str, outcome: &str, count: u64) -> Option<(Slot, CounterSum)> {
+        let slot = self.slot(PAIRS, ("pair", pair), &[("outcome", outcome)])?;
+        Some((slot, CounterSum { nanos: i128::from(count) * 1_000_000_000 }))
+    }
+
+    /// The name of a source.
+    pub(super) fn source(&self, index: u16) -> Arc<str> {
+        self.sources.get(usize::from(index)).map_or("", |(name, _)| name).into()
+    }
+
+    /// Dropped tags by metric: of all sources together, so that a slot comes once.
+    fn labels_dropped(&mut self, tallies: &[SourceTally], out: &mut Vec<(Slot, CounterSum)>) {
+        let mut sum = SourceTally::default();
+        let all = tallies.iter().flat_map(|tally| &tally.labels_dropped);
+        all.for_each(|(metric, count)| sum.drop_labels(*metric, *count));
+        for (metric, count) in sum.labels_dropped {
+            if let Some(metric) = self.rules.numbered(metric)
+                && let Some(slot) = self.slot(12, ("metric", &metric.name), &[])
+            {
+                out.push((slot, CounterSum { nanos: i128::from(count) * 1_000_000_000 }));
+            }
+        }
+    }
+
+    fn slot(&mut self, family: usize, of: (&str, &str), labels: &[(&str, &str)]) -> Option<Slot> {
         let metric = self.metrics[family].clone()?;
         let mut builder = LabelsBuilder::new();
-        builder.push("source", source);
+        builder.push(of.0, of.1);
         for (key, value) in labels {
             builder.push(*key, *value);
         }

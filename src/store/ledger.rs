@@ -4,10 +4,11 @@
 //! handle, and in memory one entry per slice and per block of totals. Invariants: after any error the
 //! handle is never used again before [`Ledger::reopen`] (C4); every value read was verified (H3).
 
-use super::disk::{Disk, LedgerConfig, drop_quietly};
+use super::disk::{Disk, LedgerConfig, let_go};
 use super::error::{Fault, StoreError, corrupt, guard};
 use super::format::*;
 use super::read::{get, scan};
+use super::reader::{SharedDatabase, StoreReader};
 use super::series::decode_whole;
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, SeriesId, Slice, SliceWidth, Timestamp};
@@ -15,12 +16,14 @@ use crate::rule::RestoreError;
 use redb::{Database, ReadableDatabase};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
 /// The store's file, or memory.
 pub struct Ledger {
     pub(super) disk: Disk,
     pub(super) slice_nanos: i64,
-    db: Option<Database>,
+    /// Shared with readers of other threads; they hold the lock for as long as one read takes.
+    db: SharedDatabase,
     is_broken: Cell<bool>,
     pub(super) meta: Meta,
     pub(super) spans: BTreeMap<u32, Span>,
@@ -66,7 +69,7 @@ impl Ledger {
         let mut ledger = Ledger {
             disk: Disk::new(config),
             slice_nanos: config.slice_nanos,
-            db: None,
+            db: SharedDatabase::default(),
             is_broken: Cell::new(true),
             meta: Meta::default(),
             spans: BTreeMap::new(),
@@ -87,7 +90,10 @@ impl Ledger {
         self.close();
         let known = self.meta.store_id != 0;
         let (created, slice_nanos) = (self.meta.created, self.slice_nanos);
-        let db = self.disk.open(!known, |db| initialize(db, created, slice_nanos))?;
+        let db = self.disk.open(!known, |db| {
+            initialize(db, created, slice_nanos)?;
+            upgrade(db)
+        })?;
         let loaded = guard(self.disk.name(), || {
             let loaded = load(&db, self.disk.name(), slice_nanos)?;
             if known && (loaded.0.store_id != self.meta.store_id || loaded.0.last_commit < self.meta.last_commit) {
@@ -95,7 +101,7 @@ impl Ledger {
             }
             Ok(loaded)
         });
-        self.db = Some(db);
+        *write(&self.db) = Some(db);
         match loaded {
             Ok((meta, spans)) => {
                 let blocks = meta.next_series.div_ceil(BLOCK_SERIES) as usize;
@@ -111,11 +117,30 @@ impl Ledger {
         }
     }
 
-    /// Closes the file cleanly, as dropping does. Every later call but [`reopen`](Self::reopen) fails.
+    /// Looks whether the file is still where it was opened. If not, what it holds is copied to `NAME.rescued` beside it,
+    /// since it is gone for good when this process lets go of it.
+    ///
+    /// # Errors
+    /// `Displaced`.
+    pub fn check_place(&self) -> Result<(), StoreError> {
+        if self.disk.is_in_place() {
+            return Ok(());
+        }
+        let path = self.disk.name().to_owned();
+        let rescued = format!("{path}.rescued");
+        let rescue = match self.copy_to(std::path::Path::new(&rescued)) {
+            Ok(()) => format!("everything up to commit {} was saved to {rescued}", self.meta.last_commit),
+            Err(error) => format!("its contents could not be saved to {rescued} ({error})"),
+        };
+        Err(StoreError::Displaced { path, rescue })
+    }
+
+    /// Lets the file go, as dropping does; nothing is written for it. Every later call but [`reopen`](Self::reopen) fails.
     pub fn close(&mut self) {
         self.is_broken.set(true);
-        if let Some(db) = self.db.take() {
-            drop_quietly(db);
+        let db = write(&self.db).take();
+        if let Some(db) = db {
+            let_go(db);
         }
     }
 
@@ -136,7 +161,8 @@ impl Ledger {
 
     /// Runs something on the database; any error breaks the ledger.
     pub(super) fn with<T>(&self, call: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
-        let Some(db) = self.db.as_ref().filter(|_| !self.is_broken.get()) else {
+        let held = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = held.as_ref().filter(|_| !self.is_broken.get()) else {
             return Err(StoreError::Broken { path: self.disk.name().to_owned() });
         };
         let result = guard(self.disk.name(), || call(db));
@@ -150,12 +176,18 @@ impl Ledger {
         call: impl FnOnce(&mut Database) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let path = self.disk.name();
-        let Some(db) = self.db.as_mut().filter(|_| !self.is_broken.get()) else {
+        let mut held = write(&self.db);
+        let Some(db) = held.as_mut().filter(|_| !self.is_broken.get()) else {
             return Err(StoreError::Broken { path: path.to_owned() });
         };
         let result = guard(path, || call(db));
         self.is_broken.set(result.is_err());
         result
+    }
+
+    /// What other threads read the file through.
+    pub fn reader(&self) -> StoreReader {
+        StoreReader::new(Arc::clone(&self.db), self.disk.name().to_owned())
     }
 
     /// The random number of this store.
@@ -248,6 +280,10 @@ impl std::fmt::Debug for Ledger {
     }
 }
 
+fn write(db: &SharedDatabase) -> std::sync::RwLockWriteGuard<'_, Option<Database>> {
+    db.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 const KEY_FORMAT: &[u8] = b"format";
 pub(super) const KEY_STORE: &[u8] = b"store";
 
@@ -276,6 +312,30 @@ fn initialize(db: &Database, created: i64, slice_nanos: i64) -> Result<(), Fault
     Ok(txn.commit()?)
 }
 
+/// Turns a file of an older format into one of this; leaves any other as it is, whoever's it is.
+fn upgrade(db: &Database) -> Result<(), Fault> {
+    if db.begin_read()?.open_table(Table::Meta.rows()).is_err() {
+        return Ok(());
+    }
+    let Some(format) = get(db, Table::Meta, KEY_FORMAT)? else { return Ok(()) };
+    let found = decode_whole(&format, |reader| reader.u32());
+    let Some(found) = found.filter(|found| (VERSION_OLDEST..VERSION).contains(found)) else { return Ok(()) };
+    let Some(row) = get(db, Table::Meta, KEY_STORE)? else { return Ok(()) };
+    let meta = Meta::decode(&row, found)?;
+    let mut txn = db.begin_write()?;
+    txn.set_durability(redb::Durability::Immediate)?;
+    txn.set_quick_repair(true);
+    for table in Table::ALL {
+        txn.open_table(table.rows())?;
+    }
+    let mut sealed = Vec::new();
+    for (key, content) in [(KEY_FORMAT, VERSION.to_le_bytes().to_vec()), (KEY_STORE, meta.encode())] {
+        seal(Table::Meta, key, &content, &mut sealed);
+        txn.open_table(Table::Meta.rows())?.insert(key, sealed.as_slice())?;
+    }
+    Ok(txn.commit()?)
+}
+
 fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u32, Span>), Fault> {
     let path = || path.to_owned();
     match db.begin_read()?.open_table(Table::Meta.rows()) {
@@ -289,7 +349,7 @@ fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u
         return Err(StoreError::WrongVersion { path: path(), found, supported: VERSION }.into());
     }
     let row = get(db, Table::Meta, KEY_STORE)?.ok_or_else(|| corrupt("the row that describes the store is missing"))?;
-    let meta = Meta::decode(&row)?;
+    let meta = Meta::decode(&row, VERSION)?;
     if meta.slice_nanos != slice_nanos {
         return Err(StoreError::SliceMismatch { path: path(), stored: meta.slice_nanos, asked: slice_nanos }.into());
     }

@@ -11,7 +11,7 @@ use super::series::{Reader, SeriesDef, decode_series, decode_whole};
 use crate::delta::epoch::PartitionPosition;
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, SeriesId, Slice, Timestamp};
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 /// What kind of row a stored part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +160,22 @@ impl Ledger {
         self.with(|db| get(db, Table::State, name.as_bytes()))
     }
 
+    /// Every row of table `pairs`, by key.
+    ///
+    /// # Errors
+    /// I/O, a corrupt row, or one that is missing; `visit`'s own.
+    pub(super) fn pairs(&self, visit: impl FnMut(&[u8], &[u8]) -> Result<(), Fault>) -> Result<(), StoreError> {
+        self.with(|db| scan(db, Table::Pairs, &self.meta, visit))
+    }
+
+    /// Every row of table `recent`, by key.
+    ///
+    /// # Errors
+    /// As for [`pairs`](Self::pairs).
+    pub(super) fn recent(&self, visit: impl FnMut(&[u8], &[u8]) -> Result<(), Fault>) -> Result<(), StoreError> {
+        self.with(|db| scan(db, Table::Recent, &self.meta, visit))
+    }
+
     /// All parts of a slice: segment rows, then log rows in the order of commits. They are disjoint: merge
     /// them all.
     ///
@@ -193,29 +209,7 @@ impl Ledger {
         mut visit: impl FnMut(StoredPart<'_>) -> Result<(), Corrupt>,
     ) -> Result<(), StoreError> {
         let Some(span) = self.spans.get(&slice.0) else { return Ok(()) };
-        self.with(|db| {
-            let txn = db.begin_read()?;
-            let (mut segments, mut log) = (Manifest::default(), Manifest::default());
-            if span.generation > 0 {
-                let (first, last) = segment_range(slice.0, span.generation);
-                for row in txn.open_table(Table::Segments.rows())?.range(first.as_slice()..=last.as_slice())? {
-                    let (key, value) = row?;
-                    let bytes = unseal(Table::Segments, key.value(), value.value())?;
-                    segments.add(claimed(value.value())?, bytes.len());
-                    visit(StoredPart { slice, through: CommitId(span.through), kind: StoredKind::Segment, bytes })?;
-                }
-            }
-            let (first, last) = log_range(slice.0, u64::MAX);
-            for row in txn.open_table(Table::Log.rows())?.range(first.as_slice()..=last.as_slice())? {
-                let (key, value) = row?;
-                let bytes = unseal(Table::Log, key.value(), value.value())?;
-                log.add(claimed(value.value())?, bytes.len());
-                let through = log_key_of(key.value())?.1;
-                visit(StoredPart { slice, through, kind: StoredKind::Log, bytes })?;
-            }
-            span.segments.expect(&segments, &format!("segment of slice {}", slice.0))?;
-            span.log.expect(&log, &format!("log of slice {}", slice.0))
-        })
+        self.with(|db| replay_parts(&db.begin_read()?, slice, span, &mut visit))
     }
 
     /// Reads and verifies the whole file, redb's own checksums included. Needs the file for itself.
@@ -231,7 +225,7 @@ impl Ledger {
         self.positions()?;
         self.replay(Slice(0), |_| Ok(()))?;
         self.with(|db| {
-            for table in [Table::Totals, Table::Base, Table::State, Table::Spans] {
+            for table in [Table::Totals, Table::Base, Table::State, Table::Spans, Table::Pairs, Table::Recent] {
                 scan(db, table, &self.meta, |_, _| Ok(()))?;
             }
             Ok(())
@@ -265,6 +259,35 @@ impl Ledger {
             if xor == self.meta.index_xor { Ok(()) } else { Err(corrupt("the sum of the index of series")) }
         })
     }
+}
+
+/// All parts of a slice as one transaction sees them: segment rows, then log rows in the order of commits.
+pub(super) fn replay_parts(
+    txn: &ReadTransaction,
+    slice: Slice,
+    span: &Span,
+    visit: &mut dyn FnMut(StoredPart<'_>) -> Result<(), Corrupt>,
+) -> Result<(), Fault> {
+    let (mut segments, mut log) = (Manifest::default(), Manifest::default());
+    if span.generation > 0 {
+        let (first, last) = segment_range(slice.0, span.generation);
+        for row in txn.open_table(Table::Segments.rows())?.range(first.as_slice()..=last.as_slice())? {
+            let (key, value) = row?;
+            let bytes = unseal(Table::Segments, key.value(), value.value())?;
+            segments.add(claimed(value.value())?, bytes.len());
+            visit(StoredPart { slice, through: CommitId(span.through), kind: StoredKind::Segment, bytes })?;
+        }
+    }
+    let (first, last) = log_range(slice.0, u64::MAX);
+    for row in txn.open_table(Table::Log.rows())?.range(first.as_slice()..=last.as_slice())? {
+        let (key, value) = row?;
+        let bytes = unseal(Table::Log, key.value(), value.value())?;
+        log.add(claimed(value.value())?, bytes.len());
+        let through = log_key_of(key.value())?.1;
+        visit(StoredPart { slice, through, kind: StoredKind::Log, bytes })?;
+    }
+    span.segments.expect(&segments, &format!("segment of slice {}", slice.0))?;
+    span.log.expect(&log, &format!("log of slice {}", slice.0))
 }
 
 pub(super) fn log_range(slice: u32, through: u64) -> ([u8; 16], [u8; 16]) {

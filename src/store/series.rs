@@ -4,6 +4,7 @@
 //! make a reader panic or allocate more than they hold.
 
 use super::error::{Fault, corrupt};
+use crate::delta::varint::{put_u64 as put_varint, read_u64};
 use crate::event::{Kind, Labels, Metric, Scale, SeriesId, Timestamp, series_hash};
 use crate::sketch::Digits;
 use std::collections::HashMap;
@@ -120,17 +121,15 @@ pub(super) fn decode_series(first: u32, bytes: &[u8], mut visit: impl FnMut(Seri
     decode_whole(bytes, &mut read).ok_or_else(|| corrupt(format_args!("the row of series {first} does not decode")))
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// At most so many bytes of a text, whole characters only.
+pub(super) fn cut_text(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// Runs a decoder that must use all bytes.
@@ -177,15 +176,10 @@ impl<'a> Reader<'a> {
     }
 
     fn varint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..63).step_by(7) {
-            let byte = self.u8()?;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
+        let mut at = 0;
+        let value = read_u64(self.bytes, &mut at)?;
+        self.bytes = &self.bytes[at..];
+        Some(value)
     }
 
     fn bytes(&mut self) -> Option<&'a [u8]> {

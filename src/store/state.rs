@@ -6,24 +6,30 @@
 //! commit only after it is durable (C3).
 
 mod ids;
+mod pending;
+mod restore;
+mod upkeep;
 
+use self::pending::{Attempt, Pending};
+use self::restore::{Restored, restore, restore_hidden};
 use super::error::StoreError;
-use super::fold::{Committed, Fold, SeriesRow, TotalsBlock};
+use super::events::{EventsPlan, StoreReload};
+use super::fold::{Committed, Fold, TotalsBlock};
 use super::gauges::Gauges;
+use super::kept::{Kept, KeptView};
 use super::lanes::{GivenBack, Lanes};
 use super::laws::{self, Laws};
 use super::ledger::Ledger;
 use super::merge::merge_parts;
+use super::pairs::Pairs;
 use super::read::StoredKind;
 use super::segment::{SegmentJob, SegmentStep};
 use super::series::SeriesDef;
 use super::write::CommitBatch;
 use crate::delta::epoch::{PartitionPosition, Sealed};
-use crate::delta::{
-    Combiner, CounterSum, Edge, EncodedPart, GaugeSum, IdMap, Interned, SeriesTable, SourceTally, encode,
-};
+use crate::delta::{Combiner, CounterSum, Edge, EncodedPart, GaugeSum, IdMap, SeriesTable, SourceTally, encode};
 use crate::event::{CommitId, DropReason, Kind, SeriesId, Slice, SliceWidth, Slot, SourceIndex, Timestamp};
-use crate::rule::{RestoreError, Rules, is_reserved_name};
+use crate::rule::Rules;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -49,37 +55,6 @@ pub struct StoreLimits {
     pub keep: i64,
     /// What may wait in memory while nothing can be committed.
     pub pending: usize,
-}
-
-/// Everything a commit needs beside what the ledger adds.
-#[derive(Default)]
-struct Pending {
-    series: Vec<SeriesRow>,
-    parts: BTreeMap<Slice, Vec<EncodedPart>>,
-    bytes: usize,
-    tallies: Vec<SourceTally>,
-    positions: BTreeMap<Arc<str>, PartitionPosition>,
-    /// Live epochs whose shards have all answered, and replayable ones.
-    live_epoch: u64,
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        self.series.is_empty() && self.parts.is_empty() && self.positions.is_empty()
-    }
-}
-
-/// A commit as it was first tried: it must be tried again exactly so.
-struct Attempt {
-    id: CommitId,
-    time: Timestamp,
-    watermark: Timestamp,
-    series: Vec<SeriesRow>,
-    defs: Vec<SeriesDef>,
-    parts: Vec<EncodedPart>,
-    tallies: Vec<SourceTally>,
-    positions: Vec<PartitionPosition>,
-    live_epoch: u64,
 }
 
 /// What a successful commit tells the actor.
@@ -114,6 +89,8 @@ pub struct Store {
     clocks: BTreeMap<Arc<str>, Timestamp>,
     shards: usize,
     gauges: Gauges,
+    pairs: Pairs,
+    kept: Kept,
     watermark: Timestamp,
     /// Wall clock when the windows slid last.
     slid_at: Timestamp,
@@ -145,16 +122,31 @@ impl Store {
         let mut ids = IdMap::new();
         let mut has_stored_only = false;
         let mut rescaled = None;
+        let mut pairs = Pairs::new(limits.lateness);
+        ledger.pairs(|key, content| pairs.load(key, content))?;
+        let mut kept = Kept::new();
+        ledger.recent(|key, content| kept.load(key, content))?;
+        let paired: HashSet<SeriesId> = pairs.series().into_iter().collect();
+        let mut paired_slots = HashMap::new();
+        let mut hidden = HashSet::new();
         ledger.all_series(|def| match restore(&def, rules, &table, &mut rescaled) {
-            Some(row) => {
+            Restored::Live(row) => {
+                if paired.contains(&def.id) {
+                    paired_slots.insert(def.id, row.slot);
+                }
                 ids.set(def.kind, row.slot, def.id);
                 fold.restore_series(&row);
             }
-            None => has_stored_only = true,
+            Restored::Hidden => {
+                has_stored_only = true;
+                hidden.insert(def.id);
+            }
+            Restored::Gone => has_stored_only = true,
         })?;
         if let Some(source) = rescaled {
             return Err(ledger.rescaled(source));
         }
+        pairs.bind(&paired_slots, &table);
         // Sets the windows to where the wall clock stands before anything is folded into them.
         fold.leaving(limits.slice.slice_of(now));
         let mut as_of = HashMap::new();
@@ -162,10 +154,13 @@ impl Store {
             as_of.insert(block.block, block.as_of);
             fold.restore_totals(&block)
         })?;
+        let hidden = restore_hidden(&ledger, &mut *fold, rules, &hidden, &as_of)?;
         ledger.replay(Slice(0), |part| {
             let for_totals = part.kind == StoredKind::Log;
             fold.replay(part.slice, part.through, part.bytes, for_totals)
         })?;
+        // What they gained since their block was written is kept until the block is written again.
+        hidden.into_iter().for_each(|id| fold.forget(id));
         let stored = ledger.positions()?;
         let positions = stored.iter().map(|p| (Arc::clone(&p.partition), p.clone())).collect();
         let clocks = stored.into_iter().map(|p| (p.partition, p.clock)).collect();
@@ -188,12 +183,38 @@ impl Store {
             clocks,
             shards,
             gauges: Gauges::default(),
+            pairs,
+            kept,
             watermark,
             slid_at: now,
             leaving: Vec::new(),
             job: None,
             step: None,
         })
+    }
+
+    /// Says which pairs and kept schemas there are. Before the first call, and for what is in no list, operations
+    /// and events are refused.
+    pub fn set_plan(&mut self, plan: EventsPlan) {
+        self.pairs.plan(&plan.pairs, plan.pairs_max);
+        self.kept.plan(plan.kept);
+    }
+
+    /// The pipeline was reloaded: everything that is folded from here on is meant so.
+    pub fn reload(&mut self, reload: StoreReload) {
+        self.set_plan(reload.events);
+        self.limits.keep = self.limits.keep.max(reload.keep);
+        self.fold.reload(&reload.metrics, &reload.retired);
+    }
+
+    /// Open pairs, and ends that wait for their start.
+    pub fn pair_counts(&self) -> (usize, usize) {
+        (self.pairs.open_count(), self.pairs.early_count())
+    }
+
+    /// Readers of kept events have this end.
+    pub(super) fn share_kept(&mut self, view: &KeptView) {
+        self.kept.share(view);
     }
 
     /// The ledger, for figures.
@@ -204,7 +225,7 @@ impl Store {
     /// Bytes that wait for the disk.
     pub fn pending_bytes(&self) -> usize {
         let attempt = self.attempt.as_ref().map_or(0, |a| a.parts.iter().map(|part| part.bytes.len()).sum());
-        self.pending.bytes + attempt
+        self.pending.bytes + attempt + self.pairs.waiting_bytes() + self.kept.waiting_bytes()
     }
 
     /// True while more may wait.
@@ -281,8 +302,11 @@ impl Store {
     }
 
     fn drain(&mut self, combiner: &mut Combiner, sealed_at: Timestamp, has_room: bool) {
-        let Store { fold, gauges, pending, attempt, table, ids, .. } = self;
+        let Store { fold, gauges, pending, attempt, table, ids, pairs, kept, laws, .. } = self;
         let mut refused = 0;
+        let mut dropped = Vec::new();
+        pairs.take(combiner.take_pairs(), ids, table, sealed_at, has_room, &mut dropped);
+        kept.take(combiner.take_kept(), |source| laws.source(source));
         if has_room && combiner.has_adjusted() {
             let attempted = attempt.iter().flat_map(|attempt| &attempt.parts);
             gauges.cover(pending.parts.values().flatten().chain(attempted));
@@ -307,10 +331,7 @@ impl Store {
         };
         let (parts, mut tallies) = encode(combiner, ids, &mut resolve);
         if has_room {
-            for part in parts {
-                pending.bytes += part.bytes.len();
-                pending.parts.entry(part.slice).or_default().push(part);
-            }
+            parts.into_iter().for_each(|part| pending.add_part(part));
         } else {
             // C4: nothing more may wait. The samples are dropped, and that is counted.
             for tally in &mut tallies {
@@ -324,12 +345,8 @@ impl Store {
             tally.drop_samples(Edge::Store, DropReason::OutOfRange, share);
             refused -= share;
         }
-        if pending.tallies.len() < tallies.len() {
-            pending.tallies.resize_with(tallies.len(), SourceTally::default);
-        }
-        for (mine, new) in pending.tallies.iter_mut().zip(&tallies) {
-            mine.merge(new);
-        }
+        pending.add_tallies(&tallies);
+        pending.add_tallies(&dropped);
     }
 
     /// Commits what waits. `Ok(None)` when there is nothing to say.
@@ -344,7 +361,10 @@ impl Store {
         if self.ledger.last_commit() < attempt.id {
             self.write()?;
         }
-        let attempt = self.attempt.take().expect("written above");
+        let mut attempt = self.attempt.take().expect("written above");
+        self.kept.landed(std::mem::take(&mut attempt.kept));
+        // They are in the file, and a fold of many new series needs memory itself.
+        attempt.defs = Vec::new();
         let committed =
             Committed { id: attempt.id, time: attempt.time, series: &attempt.series, parts: &attempt.parts };
         self.fold.commit(&committed).map_err(|source| self.ledger.corrupt_part(source))?;
@@ -356,21 +376,30 @@ impl Store {
 
     /// Moves what is pending into an attempt; false when nothing happened at all.
     fn prepare(&mut self, now: Timestamp) -> Result<bool, StoreError> {
-        let increments = self.laws.increments(&self.pending.tallies);
+        self.join_pairs(now);
+        let mut increments = self.laws.increments(&self.pending.tallies);
+        let outcomes = self.pairs.take_outcomes();
+        for (pair, outcome, count) in &outcomes {
+            increments.extend(self.laws.outcome(pair, outcome.as_str(), *count));
+        }
         // Before the tallies are taken: they must not be lost when this fails.
         let unknown: Vec<(Kind, Slot)> = increments
             .iter()
             .map(|(slot, _)| (Kind::Counter, *slot))
             .filter(|(kind, slot)| self.ids.get(*kind, *slot).is_none())
             .collect();
-        self.give_ids(&unknown, now)?;
+        if let Err(error) = self.give_ids(&unknown, now) {
+            self.pairs.return_outcomes(outcomes);
+            return Err(error);
+        }
         let tallies = std::mem::take(&mut self.pending.tallies);
         if !increments.is_empty() {
             self.add_laws(&increments, now);
         }
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.pairs.is_empty() && self.kept.is_empty() {
             return Ok(false);
         }
+        let mut kept = self.kept.change();
         let fresh = Pending { live_epoch: self.pending.live_epoch, ..Pending::default() };
         let mut pending = std::mem::replace(&mut self.pending, fresh);
         for position in pending.positions.values() {
@@ -383,12 +412,14 @@ impl Store {
             // S2: of the commit, not of the tick that brought the series.
             row.created = now;
         }
-        let defs = pending
-            .series
-            .iter()
-            .filter(|row| row.id >= stored)
-            .map(|row| SeriesDef::new(row.id, row.hash, &row.metric, row.labels.clone(), row.created))
-            .collect();
+        let mut defs: Vec<SeriesDef> = Vec::with_capacity(pending.series.iter().filter(|row| row.id >= stored).count());
+        for row in pending.series.iter().filter(|row| row.id >= stored) {
+            let mut def = SeriesDef::new(row.id, row.hash, &row.metric, row.labels.clone(), row.created);
+            if let Some(last) = defs.last().filter(|last| last.unit == def.unit) {
+                def.unit = Arc::clone(&last.unit);
+            }
+            defs.push(def);
+        }
         self.attempt = Some(Attempt {
             id: CommitId(self.ledger.last_commit().0 + 1),
             time: now,
@@ -398,9 +429,27 @@ impl Store {
             parts: pending.parts.into_values().flatten().collect(),
             tallies,
             positions: pending.positions.into_values().collect(),
+            pairs: self.pairs.take_rows().into_iter().map(|(key, content)| (key.to_bytes(), content)).collect(),
+            recent: std::mem::take(&mut kept.rows).into_iter().collect(),
+            kept,
             live_epoch: pending.live_epoch,
         });
         Ok(true)
+    }
+
+    /// V8: what starts and ends make of their metrics, behind everything else of this commit. From here on it is pending
+    /// like any sample, so that a commit that fails is tried again with the same effects.
+    fn join_pairs(&mut self, now: Timestamp) {
+        let width = self.limits.slice;
+        let clock = self.next_watermark(now).plus_nanos(self.limits.lateness);
+        let mut tallies = vec![SourceTally::default()];
+        self.pairs.join(clock, width, &self.table, &mut tallies);
+        for part in self.pairs.parts(now, width, &*self.fold, &self.table, &mut tallies[0]) {
+            self.pending.add_part(part);
+        }
+        if tallies.iter().any(|tally| !tally.is_zero()) {
+            self.pending.add_tallies(&tallies);
+        }
     }
 
     /// The laws' counters as one more part of the open slice.
@@ -409,8 +458,7 @@ impl Store {
             increments.iter().filter_map(|(slot, sum)| Some((self.ids.get(Kind::Counter, *slot)?, *sum))).collect();
         rows.sort_unstable_by_key(|(id, _)| *id);
         let part = laws::part(&rows, self.limits.slice.slice_of(now));
-        self.pending.bytes += part.bytes.len();
-        self.pending.parts.entry(part.slice).or_default().push(part);
+        self.pending.add_part(part);
     }
 
     /// T2: the least clock, minus lateness.
@@ -446,6 +494,8 @@ impl Store {
         batch.new_series = &attempt.defs;
         batch.log = &attempt.parts;
         batch.positions = &attempt.positions;
+        batch.pairs = &attempt.pairs;
+        batch.recent = &attempt.recent;
         batch.totals = &totals;
         batch.segment = self.step.as_ref();
         batch.expire = expire.as_ref();
@@ -472,116 +522,4 @@ impl Store {
     fn oldest_kept(&self, now: Timestamp) -> Slice {
         self.limits.slice.slice_of(now.plus_nanos(-self.limits.keep))
     }
-
-    /// Takes slices that left the window out of the view. Called when the wall clock is in a new slice.
-    ///
-    /// # Errors
-    /// Reading them.
-    pub fn slide(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        for slice in self.fold.leaving(self.limits.slice.slice_of(now)) {
-            let parts = self.ledger.read_slice(slice)?;
-            self.fold.expire(slice, &parts).map_err(|source| self.ledger.corrupt_part(source))?;
-        }
-        self.slid_at = now;
-        Ok(())
-    }
-
-    /// Opens the ledger again after an error (C4).
-    ///
-    /// # Errors
-    /// As opening; may be called again.
-    pub fn reopen(&mut self) -> Result<(), StoreError> {
-        (self.job, self.step) = (None, None);
-        self.ledger.reopen()
-    }
-
-    /// True while the ledger must be reopened.
-    pub fn is_broken(&self) -> bool {
-        self.ledger.is_broken()
-    }
-
-    /// Keeps the memory of what waits small: merges the parts of a slice when there are many (C4).
-    pub fn squeeze(&mut self) {
-        let mut bytes = 0;
-        for (slice, parts) in &mut self.pending.parts {
-            if parts.len() > PENDING_PARTS_MAX
-                && let Ok((bytes, rows)) =
-                    merge_parts(&parts.iter().map(|part| part.bytes.as_slice()).collect::<Vec<_>>())
-            {
-                *parts = vec![EncodedPart { slice: *slice, bytes, rows }];
-            }
-            bytes += parts.iter().map(|part| part.bytes.len()).sum::<usize>();
-        }
-        self.pending.bytes = bytes;
-    }
-
-    /// Idle series, marked to leave memory (S2): what every shard must forget before they may.
-    pub fn mark_idle(&mut self, now: Timestamp) -> Vec<(Kind, Slot)> {
-        let idle = self.fold.idle(now);
-        self.leaving = self.table.lock().mark_retiring(idle.into_iter().map(|(kind, slot, _)| (kind, slot)));
-        self.leaving.clone()
-    }
-
-    /// Lets the marked series leave that nobody used since. To be called once no shard's cache or combiner
-    /// can name them any more; false while samples of theirs may wait to be committed, and then to be
-    /// called again.
-    pub fn retire(&mut self, now: Timestamp) -> bool {
-        if !self.pending.is_empty() || self.attempt.is_some() {
-            return false;
-        }
-        // A cache may have brought samples between the mark and the forgetting: those series stay.
-        let idle: HashSet<(Kind, Slot)> = self.fold.idle(now).into_iter().map(|(kind, slot, _)| (kind, slot)).collect();
-        let slots: Vec<_> = std::mem::take(&mut self.leaving).into_iter().filter(|slot| idle.contains(slot)).collect();
-        for (kind, slot, id) in self.table.lock().retire(&slots) {
-            self.ids.remove(kind, slot);
-            if let Some(id) = id {
-                self.has_stored_only = true;
-                self.fold.forget(id);
-            }
-        }
-        true
-    }
-
-    /// Where each partition stands: what a replayable source seeks to.
-    pub fn positions(&self) -> Vec<PartitionPosition> {
-        self.positions.values().cloned().collect()
-    }
-
-    /// Takes the last figures and closes the file.
-    pub fn close(&mut self) {
-        self.ledger.close();
-    }
-}
-
-/// A stored series back in memory; `None` when it cannot be shown any more.
-fn restore(
-    def: &SeriesDef,
-    rules: &Rules,
-    table: &SeriesTable,
-    rescaled: &mut Option<RestoreError>,
-) -> Option<SeriesRow> {
-    let metric = match rules.restore(&def.name, def.kind, def.scale) {
-        Ok(metric) => metric,
-        Err(error @ RestoreError::Scale { .. }) => {
-            rescaled.get_or_insert(error);
-            return None;
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a stored series is not shown");
-            return None;
-        }
-    };
-    let slot = if is_reserved_name(&def.name) {
-        table.intern_own(&metric, &def.labels)
-    } else {
-        match table.intern(&metric, &def.labels) {
-            Interned::Slot(slot) | Interned::Overflow(slot) => slot,
-            Interned::Refused => return None,
-        }
-    };
-    let mut guard = table.lock();
-    // Past the limit another series answers, unless this is the overflow series itself.
-    let entry = guard.get_mut(def.kind, slot).filter(|entry| entry.hash == def.hash)?;
-    entry.id = Some(def.id);
-    Some(SeriesRow { id: def.id, hash: def.hash, metric, labels: def.labels.clone(), slot, created: def.created })
 }

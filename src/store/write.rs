@@ -37,6 +37,10 @@ pub struct CommitBatch<'a> {
     pub totals: &'a [TotalsBlock],
     /// Rows that somebody else encodes, by name; `None` deletes.
     pub state: &'a [(&'a str, Option<&'a [u8]>)],
+    /// Rows of table `pairs`, by key; `None` deletes.
+    pub pairs: &'a [(Vec<u8>, Option<Vec<u8>>)],
+    /// Rows of table `recent`, by key; `None` deletes.
+    pub recent: &'a [(Vec<u8>, Option<Vec<u8>>)],
     /// A step of a segment; from [`Ledger::segment_step`].
     pub segment: Option<&'a SegmentStep>,
     /// Slices to drop; from [`Ledger::expire_step`].
@@ -55,6 +59,8 @@ impl CommitBatch<'_> {
             positions: &[],
             totals: &[],
             state: &[],
+            pairs: &[],
+            recent: &[],
             segment: None,
             expire: None,
         }
@@ -145,6 +151,8 @@ impl Ledger {
             put(txn, Table::Totals, rows, change)?;
         }
         put(txn, Table::State, batch.state.iter().map(|(name, content)| (name.as_bytes(), *content)), change)?;
+        put(txn, Table::Pairs, batch.pairs.iter().map(|(key, content)| (key, content.as_ref())), change)?;
+        put(txn, Table::Recent, batch.recent.iter().map(|(key, content)| (key, content.as_ref())), change)?;
         let spans: Vec<_> = change.spans.iter().map(|(slice, span)| (slice.to_be_bytes(), *span)).collect();
         let rows = spans.iter().map(|(key, span)| (key, (*span != Span::default()).then(|| span.encode())));
         put(txn, Table::Spans, rows, change)?;
@@ -284,14 +292,15 @@ fn write_series(txn: &WriteTransaction, mut series: &[SeriesDef], change: &mut C
             return Err(corrupt(format_args!("series {id} has an id already")));
         }
     }
-    let mut rows = Vec::new();
     change.meta.next_series += series.len() as u32;
-    while let Some(first) = series.first() {
+    drop(index);
+    let rows = std::iter::from_fn(|| {
+        let first = series.first()?;
         let mut content = Vec::new();
         let taken = encode_series(series, &mut content);
-        rows.push((first.id.0.to_be_bytes(), Some(content)));
         series = &series[taken..];
-    }
+        Some((first.id.0.to_be_bytes(), Some(content)))
+    });
     put(txn, Table::Series, rows, change)
 }
 

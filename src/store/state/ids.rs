@@ -10,6 +10,11 @@ use crate::event::{Kind, SeriesId, Slot, Timestamp};
 use std::sync::Arc;
 
 impl Store {
+    /// When a pair expires, or may: the time of the clocks at which a commit should look.
+    pub fn pairs_due(&self) -> Option<Timestamp> {
+        self.pairs.next_due()
+    }
+
     /// Gives durable ids to slots: old ones to series that left memory, else the next.
     pub(super) fn give_ids(&mut self, unknown: &[(Kind, Slot)], now: Timestamp) -> Result<(), StoreError> {
         if unknown.is_empty() {
@@ -41,12 +46,18 @@ impl Store {
             self.next_id += 1;
         }
         let mut table = self.table.lock();
-        for row in rows {
+        for row in &rows {
             self.ids.set(row.metric.kind, row.slot, row.id);
             if let Some(entry) = table.get_mut(row.metric.kind, row.slot) {
                 entry.id = Some(row.id);
             }
-            self.pending.series.push(row);
+        }
+        drop(table);
+        // A million new series are a hundred megabytes of rows: once is enough.
+        if self.pending.series.is_empty() {
+            self.pending.series = rows;
+        } else {
+            self.pending.series.append(&mut rows);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::event::{CommitId, SeriesId, Slice, Timestamp};
 use crate::store::error::guard;
 use crate::store::format::{SERIES_BY_HASH, Table, seal};
 use crate::store::{CommitBatch, Ledger, LedgerConfig, LedgerPath, MEMORY_BYTES, StoreError, StoredKind, TotalsBlock};
+use redb::ReadableTable;
 use std::path::Path;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
@@ -129,7 +130,7 @@ fn h3_another_version_is_named_and_left_alone() {
     txn.commit().expect("commits");
     drop(db);
     let error = Ledger::open(&file(&path), NOW).expect_err("unknown");
-    assert!(matches!(error, StoreError::WrongVersion { found: 7, supported: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::WrongVersion { found: 7, supported: 2, .. }), "{error}");
 }
 
 #[test]
@@ -214,6 +215,91 @@ fn c4_a_file_that_went_away_or_was_replaced_is_not_a_new_store() {
 }
 
 #[test]
+fn a_file_that_is_deleted_or_replaced_while_open_is_noticed_and_its_contents_are_saved() {
+    for replace in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, rescued) = (directory.path().join("a.redb"), directory.path().join("a.redb.rescued"));
+        let mut ledger = Ledger::open(&file(&path), NOW).expect("a new store");
+        for _ in 0..9 {
+            commit_next(5, &mut ledger, 10).expect("commits");
+        }
+        ledger.check_place().expect("it is there");
+        std::fs::remove_file(&path).expect("deletes");
+        if replace {
+            std::fs::write(&path, "something else").expect("writes");
+        }
+        let said = fingerprint(&mut ledger).expect("readable");
+        let error = ledger.check_place().expect_err("it is gone");
+        assert!(matches!(&error, StoreError::Displaced { .. }) && !error.is_retryable());
+        assert!(error.to_string().contains("everything up to commit 9 was saved to"), "{error}");
+        let mut saved = Ledger::open(&file(&rescued), NOW).expect("a whole store");
+        assert_eq!(fingerprint(&mut saved).expect("readable"), said);
+        let again = ledger.check_place().expect_err("still gone").to_string();
+        assert!(again.contains("could not be saved"), "never over a file: {again}");
+        assert_eq!(path.exists(), replace, "what others put there is left alone");
+    }
+    let memory = Ledger::open(&LedgerConfig::new(LedgerPath::Memory(MEMORY_BYTES), SLICE_NANOS), NOW).expect("new");
+    memory.check_place().expect("memory stays");
+}
+
+#[test]
+fn h3_a_store_that_was_cut_off_is_corrupt_not_an_io_error() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.redb");
+    let mut ledger = Ledger::open(&file(&path), NOW).expect("a new store");
+    for _ in 0..30 {
+        commit_next(5, &mut ledger, 100).expect("commits");
+    }
+    drop(ledger);
+    let whole = std::fs::read(&path).expect("reads");
+    for len in [9, 50, 100, 319, 320, 512, 4095, 4096, 5000, 8192, whole.len() / 2, whole.len() - 4096] {
+        std::fs::write(&path, &whole[..len]).expect("writes");
+        let opened = Ledger::open(&file(&path), NOW).and_then(|mut ledger| fingerprint(&mut ledger));
+        let error = opened.expect_err("cut off");
+        assert!(matches!(&error, StoreError::Corrupt { .. }), "{len} bytes: {error}");
+        assert_eq!(std::fs::metadata(&path).expect("is there").len(), len as u64, "{len}: it is left as it is");
+    }
+}
+
+#[test]
+fn a_file_of_format_1_becomes_one_of_format_2_and_keeps_everything() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.redb");
+    let mut ledger = Ledger::open(&file(&path), NOW).expect("a new store");
+    for _ in 0..20 {
+        commit_next(5, &mut ledger, 50).expect("commits");
+    }
+    let said = fingerprint(&mut ledger).expect("readable");
+    drop(ledger);
+    // As the older program left it: no new tables, six manifests, its own version.
+    let db = redb::Database::create(&path).expect("opens");
+    let txn = db.begin_write().expect("begins");
+    for table in [Table::Pairs, Table::Recent] {
+        assert!(txn.delete_table(table.rows()).expect("deletes"));
+    }
+    {
+        let mut meta = txn.open_table(Table::Meta.rows()).expect("is there");
+        let row = meta.get(b"store".as_slice()).expect("reads").expect("is there").value()[8..].to_vec();
+        let mut sealed = Vec::new();
+        for (key, content) in [(b"store".as_slice(), &row[..row.len() - 48]), (b"format", &1u32.to_le_bytes())] {
+            seal(Table::Meta, key, content, &mut sealed);
+            meta.insert(key, sealed.as_slice()).expect("writes");
+        }
+    }
+    txn.commit().expect("commits");
+    drop(db);
+    for _ in 0..2 {
+        let mut ledger = Ledger::open(&file(&path), NOW).expect("opens");
+        assert_eq!(fingerprint(&mut ledger).expect("readable"), said);
+        ledger.verify().expect("whole");
+    }
+    let mut ledger = Ledger::open(&file(&path), NOW).expect("opens");
+    let rows = [(b"k".to_vec(), Some(b"v".to_vec()))];
+    ledger.commit(&CommitBatch { pairs: &rows, recent: &rows, ..batch(&ledger) }).expect("commits");
+    ledger.verify().expect("whole");
+}
+
+#[test]
 fn a_directory_without_permission_is_named() {
     use std::os::unix::fs::PermissionsExt;
     if rustix::process::geteuid().is_root() {
@@ -233,7 +319,28 @@ fn h3_a_panic_below_is_corruption_not_the_end() {
     let result: Result<(), StoreError> = guard("/x/a.redb", || panic!("index out of bounds"));
     let error = result.expect_err("caught");
     assert!(matches!(&error, StoreError::Corrupt { what, .. } if what.contains("index out of bounds")), "{error}");
-    assert!(!error.is_retryable());
+    assert!(!error.is_retryable() && error.to_string().contains("ledger.rs:"), "it says where: {error}");
+}
+
+#[test]
+fn h3_a_caught_panic_prints_nothing_and_others_still_do() {
+    // In a process of its own: the hook and standard error belong to all tests.
+    if std::env::var_os("HYDROGRAPH_PANICS").is_some() {
+        let result: Result<(), StoreError> = guard("/x/a.redb", || panic!("inside, to be kept quiet"));
+        assert!(result.is_err());
+        let is_heard = std::thread::scope(|scope| scope.spawn(|| panic!("outside, to be heard")).join().is_err());
+        assert!(is_heard);
+        return;
+    }
+    let this = std::env::current_exe().expect("this test");
+    let name = "store::tests::ledger::h3_a_caught_panic_prints_nothing_and_others_still_do";
+    let run = std::process::Command::new(this)
+        .args(["--exact", name, "--nocapture"])
+        .env("HYDROGRAPH_PANICS", "1")
+        .output()
+        .expect("starts");
+    let heard = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success() && heard.contains("outside, to be heard") && !heard.contains("inside"), "{heard}");
 }
 
 #[test]
