@@ -5,6 +5,7 @@
 //! walks memory in order.
 
 use super::state::{CounterState, DistributionState, GaugeState, Identity, SetState, StateRef};
+use crate::delta::PageVec;
 use crate::event::Kind;
 
 /// Ids in a chunk, and in a block of totals.
@@ -16,9 +17,9 @@ const INDEX_BITS: u32 = 10;
 pub(super) struct Chunk {
     /// Per id: kind code << 10 | index in the array of the kind.
     places: Box<[u16]>,
-    pub(super) counters: Vec<CounterState>,
+    pub(super) counters: PageVec<CounterState>,
     pub(super) gauges: Vec<GaugeState>,
-    pub(super) distributions: Vec<DistributionState>,
+    pub(super) distributions: PageVec<DistributionState>,
     pub(super) sets: Vec<SetState>,
 }
 
@@ -34,9 +35,9 @@ impl Chunk {
     pub(super) fn new() -> Chunk {
         Chunk {
             places: vec![ABSENT; CHUNK_LEN as usize].into(),
-            counters: Vec::new(),
+            counters: PageVec::new(),
             gauges: Vec::new(),
-            distributions: Vec::new(),
+            distributions: PageVec::new(),
             sets: Vec::new(),
         }
     }
@@ -98,9 +99,9 @@ impl Chunk {
     pub(super) fn insert(&mut self, offset: u16, state: State) {
         debug_assert!(!self.contains(offset), "a series is inserted once");
         let (kind, index) = match state {
-            State::Counter(state) => (Kind::Counter, push(&mut self.counters, state)),
+            State::Counter(state) => (Kind::Counter, self.counters.push(state)),
             State::Gauge(state) => (Kind::Gauge, push(&mut self.gauges, state)),
-            State::Distribution(state) => (Kind::Distribution, push(&mut self.distributions, state)),
+            State::Distribution(state) => (Kind::Distribution, self.distributions.push(state)),
             State::Set(state) => (Kind::Set, push(&mut self.sets, state)),
         };
         self.places[usize::from(offset)] = (kind as u16) << INDEX_BITS | index as u16;
@@ -112,9 +113,15 @@ impl Chunk {
         let place = std::mem::replace(&mut self.places[usize::from(offset)], ABSENT);
         let index = usize::from(place & (CHUNK_LEN as u16 - 1));
         let moved = match Kind::from_code((place >> INDEX_BITS) as u8)? {
-            Kind::Counter => take(&mut self.counters, index, |state| state.identity.offset),
+            Kind::Counter => {
+                self.counters.swap_remove(index);
+                self.counters.get(index).map(|state| state.identity.offset)
+            }
             Kind::Gauge => take(&mut self.gauges, index, |state| state.identity.offset),
-            Kind::Distribution => take(&mut self.distributions, index, |state| state.identity.offset),
+            Kind::Distribution => {
+                self.distributions.swap_remove(index);
+                self.distributions.get(index).map(|state| state.identity.offset)
+            }
             Kind::Set => take(&mut self.sets, index, |state| state.identity.offset),
         };
         if let Some(moved) = moved {
@@ -130,8 +137,9 @@ impl Chunk {
     /// Bytes, its own included.
     pub(super) fn heap_bytes(&self) -> usize {
         let windows: usize = self.distributions.iter().map(|state| state.window.heap_bytes()).sum();
-        let buckets: usize =
-            self.distributions.iter().map(|state| state.totals.buckets.len() * size_of::<u128>()).sum();
+        let totals =
+            |state: &DistributionState| state.totals.buckets.len() * size_of::<u128>() + state.totals.native_bytes();
+        let buckets: usize = self.distributions.iter().map(totals).sum();
         let members: usize =
             self.sets.iter().flat_map(|state| &state.slices).map(|(_, set)| 40 + set.heap_bytes()).sum();
         self.places.len() * 2

@@ -14,11 +14,17 @@ use super::window::WindowClock;
 use super::{Shared, View, place_of, totals};
 use crate::delta::GaugeSum;
 use crate::delta::part::Corrupt;
-use crate::event::{CommitId, Kind, Metric, SeriesId, Slice, Slot, Timestamp};
+use crate::event::{CommitId, Kind, Metric, MetricId, SeriesId, Slice, Slot, Timestamp};
 use crate::sketch::Digits;
 use crate::store::{Committed, Fold, NewestSet, SeriesRow, TotalsBlock};
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Windows are told apart by size in steps of so many bytes, when the widest are looked for.
+const SIZE_STEP: usize = 16;
+/// Steps; what is larger counts as the last.
+const SIZES: usize = 4096;
 
 /// The writing end of the view.
 pub struct ViewFold {
@@ -29,12 +35,16 @@ pub struct ViewFold {
     as_of: Vec<CommitId>,
     /// By metric number.
     rules: Vec<Option<Rule>>,
+    /// What a reload said of metrics, by number: a series may come by words of before.
+    redeclared: HashMap<u32, Arc<Metric>>,
     clock: WindowClock,
     last_commit: CommitId,
     /// False until the first commit of this process: what is replayed fills windows from their beginning.
     is_live: bool,
-    /// Heap bytes of all window sketches.
+    /// Heap bytes of all window sketches and native histograms.
     cell_bytes: usize,
+    /// What native histograms grew while the fold was only borrowed; goes to `cell_bytes` at the next commit.
+    restored_bytes: AtomicIsize,
     cell_bytes_max: usize,
     spare: Vec<(i32, u64)>,
     pub(super) departed: Mutex<Departed>,
@@ -47,10 +57,12 @@ impl ViewFold {
             chunks: Vec::new(),
             as_of: Vec::new(),
             rules: Vec::new(),
+            redeclared: HashMap::new(),
             clock: WindowClock::default(),
             last_commit: CommitId(0),
             is_live: false,
             cell_bytes: 0,
+            restored_bytes: AtomicIsize::new(0),
             cell_bytes_max: cells_max.saturating_mul(4),
             spare: Vec::new(),
             departed: Mutex::default(),
@@ -72,7 +84,8 @@ impl ViewFold {
             self.rules[at] = Some(Rule {
                 length: self.clock.length(metric.window_slices),
                 digits: metric.digits,
-                bounds: metric.buckets.as_ref().map(|buckets| Bounds::new(&buckets.units)),
+                bounds: metric.buckets.as_ref().map(|buckets| Bounds::new(buckets)),
+                native: metric.expose.histogram.then_some(metric.scale.exponent()),
             });
         }
     }
@@ -80,27 +93,35 @@ impl ViewFold {
     /// The pipeline was reloaded: these metrics, which keep their numbers, may be shown in another way, cover
     /// another window or count other buckets (R2). Buckets keep what old and new bounds have in common. A
     /// window of another length begins anew with the next slice: its rows would have to be read back.
-    pub fn reload(&mut self, metrics: &[Arc<Metric>]) {
+    pub fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
+        self.shared.retire(metrics, retired);
+        // Old rules of metrics whose series have to go over, so that all chunks are walked once.
+        let mut old_rules: HashMap<u32, Rule> = HashMap::new();
         for metric in metrics {
-            let at = metric.id.0 as usize;
-            if let Some(old) = self.rules.get_mut(at).and_then(Option::take) {
+            let number = metric.id.0;
+            self.redeclared.insert(number, Arc::clone(metric));
+            if let Some(old) = self.rules.get_mut(number as usize).and_then(Option::take) {
                 self.learn(metric);
-                let rule = self.rules[at].as_ref().expect("learned above");
-                let from = (rule.length != old.length || rule.digits != old.digits).then(|| self.clock.open() + 1);
-                for chunk in self.chunks.iter().flatten() {
-                    for state in &mut lock(chunk).distributions {
-                        if state.identity.metric != metric.id.0 {
-                            continue;
-                        }
-                        state.totals.adopt(old.bounds.as_ref(), rule.bounds.as_ref());
-                        if let Some(from) = from {
-                            self.cell_bytes = self.cell_bytes.saturating_sub(state.window.sketch.heap_bytes());
-                            state.window = Window::new(rule.digits, from);
-                        }
-                    }
+                let rule = self.rules[number as usize].as_ref().expect("learned above");
+                let is_same = rule.length == old.length && rule.digits == old.digits && rule.bounds == old.bounds;
+                if metric.kind == Kind::Distribution && !is_same {
+                    old_rules.insert(number, old);
                 }
             }
             self.shared.redeclare(metric);
+        }
+        if !old_rules.is_empty() {
+            for chunk in self.chunks.iter().flatten() {
+                for state in &mut lock(chunk).distributions {
+                    let Some(old) = old_rules.get(&state.identity.metric) else { continue };
+                    let rule = self.rules[state.identity.metric as usize].as_ref().expect("learned above");
+                    state.totals.adopt(old.bounds.as_ref(), rule.bounds.as_ref());
+                    if rule.length != old.length || rule.digits != old.digits {
+                        self.cell_bytes = self.cell_bytes.saturating_sub(state.window.sketch.heap_bytes());
+                        state.window = Window::new(rule.digits, self.clock.open() + 1);
+                    }
+                }
+            }
         }
         self.shared.revision.fetch_add(1, Ordering::Release);
     }
@@ -125,7 +146,8 @@ impl ViewFold {
 
     /// Takes a series in. `from` as in [`Window`].
     fn insert(&mut self, series: &SeriesRow, awaits_totals: bool, from: u32) {
-        self.learn(&series.metric);
+        let metric = Arc::clone(self.redeclared.get(&series.metric.id.0).unwrap_or(&series.metric));
+        self.learn(&metric);
         let (block, offset) = place_of(series.id);
         let chunk = self.chunk(block);
         let mut chunk = lock(&chunk);
@@ -156,12 +178,14 @@ impl ViewFold {
             let departed = self.departed.get_mut().unwrap_or_else(PoisonError::into_inner);
             if let Some(rows) = departed.rows(block) {
                 // Newer than the file: what it holds of the series must not be added as well.
-                totals::restore(&mut chunk, rows, &self.rules).expect("a series returns as the kind it was");
+                let restored = totals::restore(&mut chunk, rows, &self.rules);
+                let grown = restored.expect("a series returns as the kind it was");
+                self.restored_bytes.fetch_add(grown, Ordering::Relaxed);
                 departed.remove(block, offset);
             }
         }
         drop(chunk);
-        self.shared.enlist(series);
+        self.shared.enlist(series, &metric);
     }
 
     /// Runs a pass over every row of a part.
@@ -172,27 +196,31 @@ impl ViewFold {
         Ok(())
     }
 
-    /// Past `limits.cells` the widest sketches drop to one digit; their answers' bound says so.
+    /// Past `limits.cells` the widest sketches drop to one digit, and where that is not enough native histograms to
+    /// half their resolution; the bound of an answer says so, and the schema.
     fn coarsen(&mut self) {
+        let restored = std::mem::take(self.restored_bytes.get_mut());
+        self.cell_bytes = self.cell_bytes.saturating_add_signed(restored);
         if self.cell_bytes <= self.cell_bytes_max {
             return;
         }
-        let mut sizes = Vec::new();
+        // Counted by size and not sorted: with a million windows this runs at every other tick until all are coarse.
+        let mut by_size = vec![0usize; SIZES];
         for chunk in self.chunks.iter().flatten() {
             let chunk = lock(chunk);
             let fine = chunk.distributions.iter().filter(|state| state.window.sketch.digits() > Digits::One);
-            sizes.extend(fine.map(|state| state.window.sketch.heap_bytes()));
+            fine.for_each(|state| by_size[(state.window.sketch.heap_bytes() / SIZE_STEP).min(SIZES - 1)] += 1);
         }
-        sizes.sort_unstable_by(|a, b| b.cmp(a));
         // One digit takes about an eighth of the cells; a tenth more than needed, so that this is rare.
         let mut excess = self.cell_bytes - self.cell_bytes_max / 10 * 9;
         let mut threshold = usize::MAX;
-        for size in sizes {
+        for (step, count) in by_size.iter().enumerate().skip(1).rev().filter(|(_, count)| **count > 0) {
+            let size = step * SIZE_STEP;
             threshold = size;
-            if excess == 0 || size == 0 {
+            excess = excess.saturating_sub((size - size / 8) * count);
+            if excess == 0 {
                 break;
             }
-            excess = excess.saturating_sub(size - size / 8);
         }
         let mut coarsened = 0u64;
         for chunk in self.chunks.iter().flatten() {
@@ -200,12 +228,23 @@ impl ViewFold {
                 let sketch = &mut state.window.sketch;
                 let before = sketch.heap_bytes();
                 if sketch.digits() > Digits::One
-                    && before >= threshold.max(1)
+                    && before >= threshold
                     && self.cell_bytes > self.cell_bytes_max / 10 * 9
                 {
                     sketch.coarsen(Digits::One);
                     self.cell_bytes = self.cell_bytes.saturating_sub(before) + sketch.heap_bytes();
                     coarsened += 1;
+                }
+            }
+        }
+        for chunk in self.chunks.iter().flatten() {
+            if self.cell_bytes <= self.cell_bytes_max {
+                break;
+            }
+            for state in &mut lock(chunk).distributions {
+                let before = state.totals.native_bytes();
+                if state.totals.native.as_mut().is_some_and(|native| native.coarsen()) {
+                    self.cell_bytes = self.cell_bytes.saturating_sub(before) + state.totals.native_bytes();
                 }
             }
         }
@@ -233,7 +272,8 @@ impl Fold for ViewFold {
         }
         self.as_of[at] = self.as_of[at].max(block.as_of);
         if let Some(Some(chunk)) = self.chunks.get(at) {
-            totals::restore(&mut lock(chunk), &stored, &self.rules)?;
+            let grown = totals::restore(&mut lock(chunk), &stored, &self.rules)?;
+            self.restored_bytes.fetch_add(grown, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -255,6 +295,7 @@ impl Fold for ViewFold {
             self.chunks.iter().flatten().for_each(|chunk| lock(chunk).settle());
             self.is_live = true;
         }
+        self.shared.begin();
         for series in committed.series {
             let has_returned = series.created < committed.time;
             self.insert(series, has_returned, if has_returned { self.clock.open() } else { 0 });
@@ -304,7 +345,8 @@ impl Fold for ViewFold {
         if let Some(chunk) = &mut chunk {
             // A series that returned takes its stored total over now, or the next call would add it again.
             if let Some(stored) = &stored {
-                totals::restore(chunk, stored, &self.rules)?;
+                let grown = totals::restore(chunk, stored, &self.rules)?;
+                self.restored_bytes.fetch_add(grown, Ordering::Relaxed);
             }
             chunk.settle();
         }
@@ -332,12 +374,17 @@ impl Fold for ViewFold {
         idle
     }
 
+    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
+        ViewFold::reload(self, metrics, retired);
+    }
+
     fn forget(&mut self, id: SeriesId) {
         let (block, offset) = place_of(id);
         let Some(Some(shared)) = self.chunks.get(block as usize) else { return };
         let mut chunk = lock(shared);
         if let Some(index) = chunk.index(Kind::Distribution, offset) {
-            let bytes = chunk.distributions[index].window.sketch.heap_bytes();
+            let state = &chunk.distributions[index];
+            let bytes = state.window.sketch.heap_bytes() + state.totals.native_bytes();
             self.cell_bytes = self.cell_bytes.saturating_sub(bytes);
         }
         if let Some(state) = chunk.get(offset) {

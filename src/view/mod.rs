@@ -12,6 +12,7 @@
 mod chunk;
 mod departed;
 mod fold;
+mod native;
 pub mod read;
 mod rows;
 mod state;
@@ -21,13 +22,14 @@ mod totals;
 mod window;
 
 pub use fold::ViewFold;
+pub use native::NativeBuckets;
 pub use read::{CounterValue, DistributionStats, DistributionValue, GaugeValue, Quantile, SetValue, Value};
 
 use crate::delta::SeriesTable;
-use crate::event::{CommitId, Kind, Labels, Metric, SeriesId, SliceWidth, Slot, Timestamp};
+use crate::event::{CommitId, Kind, Labels, Metric, MetricId, SeriesId, SliceWidth, Slot, Timestamp};
 use crate::store::SeriesRow;
 use chunk::{CHUNK_LEN, Chunk};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -54,6 +56,8 @@ type MetricMap<V> = HashMap<u32, V, foldhash::fast::FixedState>;
 pub(crate) struct Shared {
     chunks: RwLock<Vec<Option<Arc<Mutex<Chunk>>>>>,
     families: Mutex<MetricMap<Family>>,
+    /// Metrics whose name belongs to another kind now: they keep their series, and nobody is shown them.
+    retired: Mutex<HashSet<u32>>,
     commit: Mutex<(CommitId, Timestamp)>,
     committed: Condvar,
     table: Arc<SeriesTable>,
@@ -62,6 +66,8 @@ pub(crate) struct Shared {
     open: AtomicU32,
     /// Counts everything that readers could notice.
     revision: AtomicU64,
+    /// Odd while a commit is being folded: what is read of several series may then be of two commits.
+    folding: AtomicU64,
     cell_bytes: AtomicU64,
     coarsened: AtomicU64,
 }
@@ -73,12 +79,14 @@ pub fn view(table: Arc<SeriesTable>, width: SliceWidth, cells_max: usize) -> (Vi
     let shared = Arc::new(Shared {
         chunks: RwLock::default(),
         families: Mutex::default(),
+        retired: Mutex::default(),
         commit: Mutex::default(),
         committed: Condvar::new(),
         table,
         width,
         open: AtomicU32::new(0),
         revision: AtomicU64::new(0),
+        folding: AtomicU64::new(0),
         cell_bytes: AtomicU64::new(0),
         coarsened: AtomicU64::new(0),
     });
@@ -98,10 +106,10 @@ impl Shared {
     }
 
     /// A series appeared.
-    fn enlist(&self, row: &SeriesRow) {
+    fn enlist(&self, row: &SeriesRow, metric: &Arc<Metric>) {
         let mut families = self.families();
         let family = families.entry(row.metric.id.0).or_insert_with(|| Family {
-            metric: Arc::clone(&row.metric),
+            metric: Arc::clone(metric),
             series: Vec::new(),
             version: 0,
         });
@@ -124,6 +132,19 @@ impl Shared {
         }
     }
 
+    fn retired(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Some metrics are shown no more; those that are declared again are.
+    fn retire(&self, declared: &[Arc<Metric>], retired: &[MetricId]) {
+        let mut hidden = self.retired();
+        for metric in declared {
+            hidden.remove(&metric.id.0);
+        }
+        hidden.extend(retired.iter().map(|id| id.0));
+    }
+
     /// A series left.
     fn delist(&self, id: SeriesId, metric: u32) {
         if let Some(family) = self.families().get_mut(&metric)
@@ -144,9 +165,15 @@ impl Shared {
         idle
     }
 
+    /// A commit begins to be folded; [`publish`](Self::publish) ends it.
+    fn begin(&self) {
+        self.folding.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn publish(&self, commit: CommitId, time: Timestamp) {
         self.revision.fetch_add(1, Ordering::Release);
         *self.commit.lock().unwrap_or_else(PoisonError::into_inner) = (commit, time);
+        self.folding.fetch_add(1, Ordering::AcqRel);
         self.committed.notify_all();
     }
 }
@@ -168,6 +195,17 @@ impl View {
         self.shared.revision.load(Ordering::Acquire)
     }
 
+    /// Runs `read` and returns what it made if all it saw was of one commit, with that commit; `None` when a fold
+    /// came in between: wait and try again (Q3 promises consistency within a series only).
+    pub fn consistent<T>(&self, read: impl FnOnce() -> T) -> Option<(CommitId, T)> {
+        let before = self.shared.folding.load(Ordering::Acquire);
+        let commit = self.last_commit();
+        let value = read();
+        std::sync::atomic::fence(Ordering::Acquire);
+        let is_same = before.is_multiple_of(2) && self.shared.folding.load(Ordering::Acquire) == before;
+        is_same.then_some((commit, value))
+    }
+
     /// Waits until a commit can be read; false when it cannot after `timeout`.
     pub fn wait_for(&self, commit: CommitId, timeout: Duration) -> bool {
         let guard = self.shared.commit.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,15 +220,21 @@ impl View {
 
     /// Every metric that has had a series, by name and kind.
     pub fn metrics(&self) -> Vec<Arc<Metric>> {
-        let mut metrics: Vec<_> = self.shared.families().values().map(|family| Arc::clone(&family.metric)).collect();
+        let retired = self.shared.retired().clone();
+        let families = self.shared.families();
+        let shown = families.iter().filter(|(number, _)| !retired.contains(number));
+        let mut metrics: Vec<_> = shown.map(|(_, family)| Arc::clone(&family.metric)).collect();
+        drop(families);
         metrics.sort_unstable_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
         metrics
     }
 
     /// The metric of this name, if it has had a series.
     pub fn metric(&self, name: &str) -> Option<Arc<Metric>> {
+        let retired = self.shared.retired().clone();
         let families = self.shared.families();
-        families.values().find(|family| &*family.metric.name == name).map(|family| Arc::clone(&family.metric))
+        let is_shown = |number: &u32, family: &Family| &*family.metric.name == name && !retired.contains(number);
+        families.iter().find(|(number, family)| is_shown(number, family)).map(|(_, family)| Arc::clone(&family.metric))
     }
 
     /// The series of a metric: those from `known` on when its `version` is still `version`, else all.
@@ -234,12 +278,13 @@ impl View {
         self.shared.width
     }
 
-    /// Windows that were dropped to one digit because of `limits.cells`, since the start.
+    /// Windows that were dropped to one digit because of `limits.cells`, since the start; native histograms that gave
+    /// resolution up say so by their schema.
     pub fn coarsened(&self) -> u64 {
         self.shared.coarsened.load(Ordering::Relaxed)
     }
 
-    /// Heap bytes of the window sketches.
+    /// Heap bytes of the window sketches and native histograms.
     pub fn cell_bytes(&self) -> u64 {
         self.shared.cell_bytes.load(Ordering::Relaxed)
     }

@@ -6,11 +6,29 @@
 
 use super::chunk::Chunk;
 use super::state::{DistributionState, StateRef};
-use super::{View, fold, place_of};
+use super::{NativeBuckets, View, fold, place_of};
 use crate::event::{Kind, Metric, SeriesId, Timestamp, WEIGHT_ONE};
 use crate::sketch::{self, Digits};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Cumulative figures of one series, as they are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Totals<'a> {
+    /// In 10⁻⁹.
+    Counter(i128),
+    /// Everything × 4096.
+    Distribution {
+        /// Σ weight.
+        weight: u128,
+        /// Σ value × weight in scale units.
+        sum: i128,
+        /// Per declared bound the weight not above it.
+        buckets: &'a [u128],
+    },
+    /// Gauges and sets have none.
+    None,
+}
 
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +221,24 @@ impl View {
         self.shared.open.load(Ordering::Relaxed).saturating_sub(metric.window_slices.max(1) - 1)
     }
 
+    /// Calls `visit` with the cumulative figures of series in the order asked; `None` for one that has left.
+    pub fn read_totals(&self, ids: &[SeriesId], mut visit: impl FnMut(Option<(Totals<'_>, Timestamp, Timestamp)>)) {
+        self.visit(ids, |place| {
+            visit(place.and_then(|(chunk, offset)| {
+                let state = chunk.get(offset)?;
+                let identity = state.identity();
+                let totals = match state {
+                    StateRef::Counter(state) => Totals::Counter(state.total),
+                    StateRef::Distribution(DistributionState { totals, .. }) => {
+                        Totals::Distribution { weight: totals.weight, sum: totals.sum, buckets: &totals.buckets }
+                    }
+                    StateRef::Gauge(_) | StateRef::Set(_) => Totals::None,
+                };
+                Some((totals, Timestamp(identity.created), Timestamp(identity.seen)))
+            }));
+        });
+    }
+
     /// Calls `visit` with the counters in the order asked; `None` for a series that has left. Runs under
     /// the lock of a chunk: formatting a number there is cheaper than keeping it.
     pub fn read_counters(&self, ids: &[SeriesId], mut visit: impl FnMut(Option<CounterValue>)) {
@@ -250,6 +286,33 @@ impl View {
             let known = buckets.len().min(bounds);
             out.buckets.extend(buckets[..known].iter().map(|weight| whole(*weight)));
             out.buckets.extend(std::iter::repeat_n(0, bounds - known));
+        });
+    }
+
+    /// Calls `visit` with the histograms in the order asked, `None` for a series that has left: its value, the counts
+    /// not above each of the `bounds` that the metric declares, and its native buckets while they hold every sample.
+    /// Runs under the lock of a chunk, so that the three are of one commit.
+    pub fn read_histograms(
+        &self,
+        ids: &[SeriesId],
+        bounds: usize,
+        mut visit: impl FnMut(Option<(DistributionValue, &[u128], Option<&NativeBuckets>)>),
+    ) {
+        let mut buckets = Vec::with_capacity(bounds);
+        let mut natives = NativeBuckets::default();
+        self.visit(ids, |place| {
+            visit(place.and_then(|(chunk, offset)| {
+                let state = &chunk.distributions[chunk.index(Kind::Distribution, offset)?];
+                let totals = &state.totals;
+                buckets.clear();
+                buckets.extend(totals.buckets.iter().take(bounds).map(|weight| whole(*weight)));
+                buckets.resize(bounds, 0);
+                let native = totals.native.as_ref().filter(|native| native.weight() == totals.weight);
+                if let Some(native) = native {
+                    native.counts(&mut natives);
+                }
+                Some((distribution_value(state), &buckets[..], native.is_some().then_some(&natives)))
+            }));
         });
     }
 
@@ -304,6 +367,21 @@ impl View {
 }
 
 impl DistributionValue {
+    /// Of a series without samples.
+    pub fn empty(digits: Digits) -> DistributionValue {
+        DistributionValue {
+            count: 0,
+            samples: 0,
+            sum: 0,
+            min: None,
+            max: None,
+            window_samples: 0,
+            digits,
+            created: Timestamp(0),
+            seen: Timestamp(0),
+        }
+    }
+
     /// The relative error bound of a quantile of this window that reads `units` (V4).
     pub fn bound(&self, units: i64) -> f64 {
         sketch::bound(self.digits, units as f64)

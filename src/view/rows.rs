@@ -22,6 +22,8 @@ pub(super) struct Rule {
     pub(super) length: u8,
     pub(super) digits: Digits,
     pub(super) bounds: Option<Bounds>,
+    /// The exponent of its scale, when it is exposed as a histogram and so has a native one.
+    pub(super) native: Option<u8>,
 }
 
 /// What a pass over a part does with its rows.
@@ -46,7 +48,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Runs a pass over every row; how many bytes the windows' sketches grew. `spare` is memory.
+    /// Runs a pass over every row; how many bytes the windows' sketches and the native histograms grew. `spare` is memory.
     pub(super) fn run(self, part: &[u8], pass: Pass<'_>, spare: &mut Vec<(i32, u64)>) -> Result<isize, Corrupt> {
         let mut cursor = PartCursor::new(part)?;
         let mut scratches: [Scratch; AHEAD] = Default::default();
@@ -163,7 +165,9 @@ fn apply(
             let state = &mut chunk.distributions[index];
             let rule = rule(state.identity.metric);
             if counts(totals_of) {
-                state.totals.add(row, rule.bounds.as_ref());
+                let before = state.totals.native_bytes() as isize;
+                state.totals.add(row, rule.bounds.as_ref(), rule.native);
+                *cells_delta += state.totals.native_bytes() as isize - before;
                 state.identity.seen = state.identity.seen.max(seen);
             }
             if inside[usize::from(rule.length)] {

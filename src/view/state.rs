@@ -5,10 +5,11 @@
 //! always × 4096, so that a first weighted sample changes nothing (V2); the window's sketch is the sum of
 //! the rows of the slices inside, to the bit.
 
+use super::native::NativeTotals;
 use super::window::Extremes;
 use crate::delta::GaugeSum;
 use crate::delta::part::DistributionRow;
-use crate::event::{Kind, WEIGHT_ONE};
+use crate::event::{Buckets, Kind, WEIGHT_ONE};
 use crate::sketch::{Digits, Distinct, Sketch, layout};
 
 /// What every state begins with.
@@ -55,6 +56,9 @@ pub(super) struct DistributionTotals {
     /// Per declared bound the weight not above it; empty without declared buckets. 128 bits, because an
     /// hour of datagrams with the least rate would overflow 64.
     pub(super) buckets: Box<[u128]>,
+    /// Of metrics exposed as histograms; `None` also while some samples came before there was one, because a native
+    /// histogram that lacks samples would not add up.
+    pub(super) native: Option<Box<NativeTotals>>,
 }
 
 /// A distribution.
@@ -86,8 +90,10 @@ const _: () = assert!(size_of::<CounterState>() <= 48, "a million counters are 4
 const _: () = assert!(size_of::<DistributionState>() <= 224, "the view's memory is planned with this");
 
 /// What a metric's rows are compared with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Bounds {
+    /// The number of the first, as parts count them.
+    first: u16,
     /// In scale units.
     pub(super) units: Box<[i64]>,
     /// Per digits (1, 2, 3) and bound the last cell that lies wholly at or below it.
@@ -95,7 +101,8 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) fn new(units: &[i64]) -> Bounds {
+    pub(super) fn new(buckets: &Buckets) -> Bounds {
+        let units = &buckets.units;
         let covered = |digits: Digits| {
             let last = |bound: &i64| {
                 let cell = layout::cell_of(digits, *bound);
@@ -103,14 +110,17 @@ impl Bounds {
             };
             units.iter().map(last).collect()
         };
-        Bounds { units: units.into(), covered: [covered(Digits::One), covered(Digits::Two), covered(Digits::Three)] }
+        let covered = [covered(Digits::One), covered(Digits::Two), covered(Digits::Three)];
+        Bounds { first: buckets.first, units: units.clone(), covered }
     }
 
-    /// Adds a row to cumulative counts, exactly: whole cells by the cells, straddled ones by `below` (V5).
+    /// Adds a row to cumulative counts, exactly: whole cells by the cells, straddled ones by `below` (V5). What was
+    /// counted for bounds before a reload has other numbers; of such a row straddled cells lie above the bound.
     fn add(&self, buckets: &mut [u128], row: &DistributionRow<'_>, factor: u64) {
         let covered = &self.covered[row.digits as usize - 1];
         let (mut at, mut prefix, mut below) = (0, 0u128, row.below.iter().peekable());
         for (index, (bucket, last)) in buckets.iter_mut().zip(covered).enumerate() {
+            let index = usize::from(self.first) + index;
             while let Some((cell, count)) = row.cells.get(at)
                 && cell <= last
             {
@@ -145,11 +155,19 @@ impl DistributionTotals {
             min: i64::MAX,
             max: i64::MIN,
             buckets: vec![0; buckets].into(),
+            native: None,
         }
     }
 
+    /// Adds a row. `native` is the exponent of the metric's scale when it has a native histogram.
     #[inline]
-    pub(super) fn add(&mut self, row: &DistributionRow<'_>, bounds: Option<&Bounds>) {
+    pub(super) fn add(&mut self, row: &DistributionRow<'_>, bounds: Option<&Bounds>, native: Option<u8>) {
+        match native {
+            Some(exponent) if self.samples == 0 || self.native.is_some() => {
+                self.native.get_or_insert_default().add(row, exponent);
+            }
+            _ => self.native = None,
+        }
         self.samples += row.count;
         self.min = self.min.min(row.min);
         self.max = self.max.max(row.max);
@@ -165,6 +183,12 @@ impl DistributionTotals {
         }
     }
 
+    /// Heap bytes of the native histogram.
+    #[inline]
+    pub(super) fn native_bytes(&self) -> usize {
+        self.native.as_ref().map_or(0, |native| native.heap_bytes())
+    }
+
     /// Goes over from old to new bounds.
     pub(super) fn adopt(&mut self, old: Option<&Bounds>, new: Option<&Bounds>) {
         self.buckets = match (old, new) {
@@ -177,6 +201,15 @@ impl DistributionTotals {
 
     /// Adds totals of the same bounds.
     pub(super) fn merge(&mut self, other: &DistributionTotals) {
+        self.native = match (self.native.take(), &other.native) {
+            (mine, _) if other.samples == 0 => mine,
+            (_, theirs) if self.samples == 0 => theirs.clone(),
+            (Some(mut mine), Some(theirs)) => {
+                mine.merge(theirs);
+                Some(mine)
+            }
+            _ => None,
+        };
         self.samples += other.samples;
         self.weight += other.weight;
         self.sum += other.sum;
@@ -189,7 +222,7 @@ impl DistributionTotals {
 }
 
 /// What unweighted counts are multiplied with beside weighted ones.
-fn factor(is_weighted: bool, beside_weighted: bool) -> u64 {
+pub(super) fn factor(is_weighted: bool, beside_weighted: bool) -> u64 {
     if beside_weighted && !is_weighted { WEIGHT_ONE } else { 1 }
 }
 

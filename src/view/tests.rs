@@ -49,9 +49,10 @@ fn metrics() -> Vec<Arc<Metric>> {
         let mut metric = Arc::unwrap_or_clone(metric(id, name, Kind::Distribution));
         metric.window_slices = window_slices;
         metric.digits = digits;
+        metric.expose.histogram = bounds.is_some();
         metric.buckets = bounds.map(|units| {
             let bounds = units.iter().map(|unit| *unit as f64 / 1e6).collect();
-            Arc::new(Buckets { bounds, units: units.into() })
+            Arc::new(Buckets { first: 0, bounds, units: units.into() })
         });
         Arc::new(metric)
     };
@@ -260,6 +261,9 @@ impl Bench {
                 assert_eq!(*count, (below + half) / u128::from(WEIGHT_ONE), "V5: buckets are exact");
             }
         }
+        if metric.expose.histogram {
+            self.check_native(at, value.count, own);
+        }
         let chunk =
             self.view.shared.chunks.read().expect("not poisoned")[(self.series[at].id.0 / CHUNK_LEN) as usize].clone();
         let chunk = chunk.expect("live");
@@ -278,6 +282,50 @@ impl Bench {
         if inside.is_empty() {
             assert!(stats.quantiles.iter().all(|quantile| quantile.value.is_nan()), "Q2: an empty window is NaN");
         }
+    }
+}
+
+impl Bench {
+    /// V5: native buckets hold every sample where its cell's midpoint lies, through splits, restarts and returns.
+    fn check_native(&self, at: usize, count: u128, own: &[&Sample]) {
+        let metric = self.metric(at);
+        let bounds = metric.buckets.as_ref().map_or(0, |buckets| buckets.units.len());
+        let mut found = None;
+        self.view.read_histograms(&[self.series[at].id], bounds, |histogram| {
+            let (value, _, native) = histogram.expect("live");
+            found = Some((value.count, native.cloned()));
+        });
+        let (seen, native) = found.expect("visited");
+        assert_eq!(seen, count);
+        let Some(native) = native else {
+            assert!(own.is_empty(), "native buckets hold every sample");
+            return;
+        };
+        let mut weights: BTreeMap<(i64, i32), u64> = BTreeMap::new();
+        for sample in own {
+            let midpoint = layout::midpoint(metric.digits, layout::cell_of(metric.digits, sample.value));
+            let magnitude = metric.scale.value_of(i128::from(midpoint.abs()));
+            let index = if midpoint == 0 { 0 } else { native::index_of(magnitude, native.schema) };
+            // Ascending by value: the higher the index of a negative one, the less it is.
+            let sign = midpoint.signum();
+            *weights.entry((sign, index * if sign < 0 { -1 } else { 1 })).or_default() += sample.weight;
+        }
+        let mut expected = NativeBuckets { schema: native.schema, ..NativeBuckets::default() };
+        let (mut weight, mut shown) = (0, 0);
+        for ((sign, index), more) in weights {
+            weight += more;
+            let cumulative = (weight + WEIGHT_ONE / 2) / WEIGHT_ONE;
+            let count = cumulative - shown;
+            shown = cumulative;
+            match sign {
+                _ if count == 0 => {}
+                -1 => expected.negative.insert(0, (-index, count)),
+                0 => expected.zero = count,
+                _ => expected.positive.push((index, count)),
+            }
+        }
+        assert_eq!(native, expected);
+        assert_eq!(u128::from(shown), count, "V2: buckets add up to the count");
     }
 }
 
@@ -572,14 +620,14 @@ fn buckets_that_a_reload_changed_keep_what_both_have() {
     bench.store_totals(1);
     let metric = Arc::make_mut(&mut bench.series[2].metric);
     metric.buckets =
-        Some(Arc::new(Buckets { bounds: [0.0001, 0.0003, 0.005].into(), units: [100, 300, 5_000].into() }));
+        Some(Arc::new(Buckets { first: 0, bounds: [0.0001, 0.0003, 0.005].into(), units: [100, 300, 5_000].into() }));
     let (metric, id) = (Arc::clone(&bench.series[2].metric), bench.series[2].id);
     let check = |view: &View| {
         let stats = view.stats(&metric, id, &[0.5]).expect("live");
         assert_eq!(stats.buckets, [(0.0001, 1), (0.0003, 1), (0.005, 3)]);
         assert_eq!((stats.count, stats.window_samples), (4, 4));
     };
-    bench.fold.reload(std::slice::from_ref(&metric));
+    bench.fold.reload(std::slice::from_ref(&metric), &[]);
     check(&bench.view);
     bench.restart();
     check(&bench.view);
@@ -592,7 +640,7 @@ fn r2_a_window_of_another_length_begins_anew() {
     let metric = Arc::make_mut(&mut bench.series[2].metric);
     metric.window_slices = 2;
     let (metric, id) = (Arc::clone(&bench.series[2].metric), bench.series[2].id);
-    bench.fold.reload(std::slice::from_ref(&metric));
+    bench.fold.reload(std::slice::from_ref(&metric), &[]);
     bench.advance(1);
     bench.commit(vec![sample(2, 1_001, 9), sample(2, 1_000, 9)]);
     let stats = bench.view.stats(&metric, id, &[0.5]).expect("live");
@@ -601,6 +649,50 @@ fn r2_a_window_of_another_length_begins_anew() {
         bench.advance(1);
     }
     bench.check();
+}
+
+#[test]
+fn past_the_limit_native_histograms_give_resolution_up_and_stay_whole() {
+    let bench = bench_of(5);
+    let (fold, reader) = view(Arc::clone(&bench.table), width(), 200);
+    let mut limited = Bench { fold, view: reader, ..bench };
+    limited.fold.leaving(Slice(1_000));
+    for n in 0..3 {
+        limited.commit((0..2_000).map(|value| sample(2, 1_000, 1_000 + value * value * (n + 1))).collect());
+    }
+    let mut found = None;
+    limited.view.read_histograms(&[limited.series[2].id], 0, |histogram| {
+        let (value, _, native) = histogram.expect("live");
+        found = native.map(|native| (value.count, native.clone()));
+    });
+    let (count, native) = found.expect("every sample is in it");
+    assert!(count == 6_000 && native.schema < 3, "800 bytes hold no finer one: {native:?}");
+    assert_eq!(native.positive.iter().map(|(_, count)| count).sum::<u64>(), 6_000);
+    let own: Vec<&Sample> = limited.samples.iter().collect();
+    limited.check_native(2, 6_000, &own);
+}
+
+#[test]
+fn totals_of_format_1_are_read_and_have_no_native_buckets() {
+    // One bound (300), one row: offset 0, a distribution created at 7 and never seen since, one sample of 200.
+    let bytes =
+        [1, 1, 1, 0xD8, 4, 1, 0, Kind::Distribution as u8, 14, 0, 1, 0x80, 0x20, 0x80, 0x80, 0x64, 0x90, 3, 0, 1];
+    let stored = totals::decode(&[&bytes[..], &[0x80, 0x20]].concat()).expect("format 1");
+    let mut bench = Bench::new(1_000);
+    (0..3).for_each(|_| {
+        bench.add_series();
+    });
+    let mut row = bench.series[2].clone();
+    row.id = SeriesId(0);
+    bench.fold.restore_series(&row);
+    let block = TotalsBlock { block: 0, as_of: CommitId(1), bytes: [&bytes[..], &[0x80, 0x20]].concat() };
+    bench.fold.restore_totals(&block).expect("format 1");
+    let mut found = None;
+    bench.view.read_histograms(&[row.id], 7, |histogram| {
+        let (value, _, native) = histogram.expect("live");
+        found = Some((value.samples, value.count, value.max, native.is_some()));
+    });
+    assert_eq!(found, Some((1, 1, Some(200), false)), "{stored:?}: natives that lack samples are not shown");
 }
 
 proptest! {

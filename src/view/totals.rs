@@ -4,10 +4,10 @@
 //! are not in memory are carried over unchanged; `decode(encode(x)) == x`; no bytes make decoding panic
 //! or allocate more than they are long.
 //!
-//! Format 1, integers as LEB128 varints (zigzag where signed, up to 128 bits):
+//! Format 2 (1 had no `native`, and is still read), integers as LEB128 varints (zigzag where signed, up to 128 bits):
 //!
 //! ```text
-//! block        = version:u8=1 n:varint bounds*n rows:varint row*rows
+//! block        = version:u8=2 n:varint bounds*n rows:varint row*rows
 //! bounds       = n:varint first:zigzag gap:varint*(n-1)          (declared bounds in scale units)
 //! row          = offset_gap:varint kind:u8 created:zigzag (seen-created):zigzag body
 //! counter      = total:zigzag                                    (10⁻⁹)
@@ -15,18 +15,25 @@
 //! distribution = samples:varint [samples>0: weight:varint sum:zigzag min:zigzag (max-min):varint]
 //!                bounds:varint                                   (0 none, else 1 + index; then per bound
 //!                (count-previous count):varint*                   the weight not above it)
+//!                native
+//! native       = form:varint                                     (0 none, else 1 + 3 - schema; then)
+//!                n:varint [n>0: first:zigzag gap:varint*(n-1) weight:varint*n]     (keys: see `native`)
 //! set          = nothing                                         (a set has no totals)
 //! ```
 
 use super::chunk::Chunk;
+use super::native::{KEY_MAX, NativeTotals, SCHEMA_MAX};
 use super::rows::Rule;
 use super::state::{Bounds, DistributionTotals, StateRef};
 use crate::delta::GaugeSum;
 use crate::delta::part::Corrupt;
+use crate::delta::varint::{self, put_i128 as put_signed, put_u128 as put};
 use crate::event::Kind;
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without native histograms.
+const VERSION_1: u8 = 1;
 
 /// The totals of one series.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +60,9 @@ pub(super) struct Stored {
     rows: BTreeMap<u16, StoredRow>,
 }
 
-/// Adds stored totals to the series of a chunk that await them.
-pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]) -> Result<(), Corrupt> {
+/// Adds stored totals to the series of a chunk that await them; how many bytes their native histograms grew.
+pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]) -> Result<isize, Corrupt> {
+    let mut grown = 0;
     for (offset, row) in &stored.rows {
         let Some(identity) = chunk.identity_mut(*offset) else { continue };
         if !identity.awaits_totals {
@@ -78,14 +86,17 @@ pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]
                 let at = place(Kind::Distribution)?;
                 let rule = rules.get(metric as usize).and_then(Option::as_ref);
                 let own = rule.and_then(|rule| rule.bounds.as_ref());
-                chunk.distributions[at].totals.merge(&adopted(totals, bounds.map(|at| &*stored.bounds[at]), own));
+                let mine = &mut chunk.distributions[at].totals;
+                let before = mine.native_bytes() as isize;
+                mine.merge(&adopted(totals, bounds.map(|at| &*stored.bounds[at]), own));
+                grown += mine.native_bytes() as isize - before;
             }
             Totals::Set => {
                 place(Kind::Set)?;
             }
         }
     }
-    Ok(())
+    Ok(grown)
 }
 
 /// Totals in a metric's present bounds.
@@ -217,10 +228,26 @@ impl StoredRow {
                     put(out, bucket - previous);
                     previous = *bucket;
                 }
+                write_native(out, totals.native.as_deref());
             }
             Totals::Set => {}
         }
     }
+}
+
+fn write_native(out: &mut Vec<u8>, native: Option<&NativeTotals>) {
+    let Some(native) = native else { return put(out, 0) };
+    put(out, u128::from(native.lowered) + 1);
+    put(out, native.keys.len() as u128);
+    let mut previous = None;
+    for key in &native.keys {
+        match previous {
+            None => put_signed(out, i128::from(*key)),
+            Some(previous) => put(out, (key - previous) as u128),
+        }
+        previous = Some(*key);
+    }
+    native.weights.iter().for_each(|weight| put(out, u128::from(*weight)));
 }
 
 /// Reads a block.
@@ -228,10 +255,8 @@ impl StoredRow {
 /// # Errors
 /// Where the bytes stop being one.
 pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Corrupt> {
-    if bytes.first() != Some(&VERSION) {
-        return Err(Corrupt { at: 0 });
-    }
-    let mut reader = Reader { bytes, at: 1 };
+    let version = *bytes.first().filter(|version| [VERSION_1, VERSION].contains(*version)).ok_or(Corrupt { at: 0 })?;
+    let mut reader = Reader { bytes, at: 1, has_natives: version == VERSION };
     let mut stored = Stored::default();
     for _ in 0..reader.unsigned()? {
         let len = reader.length()?;
@@ -264,6 +289,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Corrupt> {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    has_natives: bool,
 }
 
 impl Reader<'_> {
@@ -317,23 +343,40 @@ impl Reader<'_> {
             }
             totals.buckets = buckets.into();
         }
+        if self.has_natives {
+            totals.native = self.native()?;
+        }
         Ok(Totals::Distribution(totals, index))
     }
 
-    fn unsigned(&mut self) -> Result<u128, Corrupt> {
-        let mut value = 0u128;
-        for shift in (0..128).step_by(7) {
-            let byte = *self.bytes.get(self.at).ok_or(self.corrupt())?;
-            self.at += 1;
-            if shift == 126 && byte > 3 {
-                return Err(self.corrupt());
-            }
-            value |= u128::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
+    fn native(&mut self) -> Result<Option<Box<NativeTotals>>, Corrupt> {
+        let lowered = match self.unsigned()? {
+            0 => return Ok(None),
+            form if form <= u128::from(SCHEMA_MAX) + 1 => form as u8 - 1,
+            _ => return Err(self.corrupt()),
+        };
+        let len = self.length()?;
+        let mut native = NativeTotals { lowered, keys: Vec::with_capacity(len), weights: Vec::with_capacity(len) };
+        for _ in 0..len {
+            let key = match native.keys.last() {
+                None => self.signed_64()?,
+                Some(previous) => {
+                    let gap = i64::try_from(self.unsigned()?).ok().filter(|gap| *gap > 0).ok_or(self.corrupt())?;
+                    i64::from(*previous).saturating_add(gap)
+                }
+            };
+            let key = i16::try_from(key).ok().filter(|key| key.abs() <= KEY_MAX).ok_or(self.corrupt())?;
+            native.keys.push(key);
         }
-        Err(self.corrupt())
+        for _ in 0..len {
+            native.weights.push(self.unsigned_64()?);
+        }
+        Ok(Some(Box::new(native)))
+    }
+
+    fn unsigned(&mut self) -> Result<u128, Corrupt> {
+        let (from, read) = (self.at, varint::read_u128(self.bytes, &mut self.at));
+        read.ok_or(Corrupt { at: from })
     }
 
     fn unsigned_64(&mut self) -> Result<u64, Corrupt> {
@@ -341,8 +384,7 @@ impl Reader<'_> {
     }
 
     fn signed(&mut self) -> Result<i128, Corrupt> {
-        let v = self.unsigned()?;
-        Ok((v >> 1) as i128 ^ -((v & 1) as i128))
+        self.unsigned().map(varint::unzigzag_128)
     }
 
     fn signed_64(&mut self) -> Result<i64, Corrupt> {
@@ -363,16 +405,4 @@ impl Reader<'_> {
         self.at += 8;
         Ok(f64::from_le_bytes(bytes.try_into().expect("eight bytes")))
     }
-}
-
-fn put(out: &mut Vec<u8>, mut value: u128) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_signed(out: &mut Vec<u8>, value: i128) {
-    put(out, ((value << 1) ^ (value >> 127)) as u128);
 }

@@ -108,33 +108,57 @@ fn lowest(open: u32, slices: u32) -> u32 {
     open.saturating_sub(slices - 1)
 }
 
-/// A monotonic queue of (slice, value): the greatest value of the slices still inside. The least is the
+/// The greatest value of a slice, in 12 bytes: two queues of some of them stand beside every window.
+#[derive(Clone, Copy)]
+#[repr(C, packed(4))]
+struct Peak {
+    slice: u32,
+    value: i64,
+}
+
+/// A monotonic queue of peaks: the greatest value of the slices still inside. The least is the
 /// greatest of the negated values; negation is safe because values are clamped far inside i64 (V4).
 ///
 /// Slices ascend and values strictly descend, so the front answers and a late row finds its place.
 #[derive(Default)]
-pub(super) struct Extremes(Vec<(u32, i64)>);
+pub(super) struct Extremes(Vec<Peak>);
 
 impl Extremes {
     /// A row of a slice had this greatest value.
     #[inline]
     pub(super) fn add(&mut self, slice: u32, value: i64) {
+        // Nearly every row is of the newest slice, and of those most change nothing.
+        match self.0.last() {
+            Some(last) if last.slice > slice => return self.add_late(slice, value),
+            Some(last) if last.slice == slice && last.value >= value => return,
+            _ => {}
+        }
+        while self.0.pop_if(|peak| peak.value <= value).is_some() {}
+        self.insert(self.0.len(), Peak { slice, value });
+    }
+
+    #[cold]
+    fn add_late(&mut self, slice: u32, value: i64) {
         // An entry that leaves later and is not smaller hides this one for good.
-        let after = self.0.partition_point(|(s, _)| *s < slice);
-        if self.0[after..].iter().any(|(_, v)| *v >= value) {
+        let after = self.0.partition_point(|peak| peak.slice < slice);
+        if self.0[after..].iter().any(|peak| peak.value >= value) {
             return;
         }
-        let upto = after + usize::from(self.0.get(after).is_some_and(|(s, _)| *s == slice));
-        let from = self.0[..upto].partition_point(|(_, v)| *v > value);
+        let upto = after + usize::from(self.0.get(after).is_some_and(|peak| peak.slice == slice));
+        let from = self.0[..upto].partition_point(|peak| peak.value > value);
         if from < upto {
-            self.0[from] = (slice, value);
+            self.0[from] = Peak { slice, value };
             self.0.drain(from + 1..upto);
         } else {
-            if self.0.len() == self.0.capacity() {
-                self.0.reserve_exact(2 + self.0.len() / 2);
-            }
-            self.0.insert(from, (slice, value));
+            self.insert(from, Peak { slice, value });
         }
+    }
+
+    fn insert(&mut self, at: usize, peak: Peak) {
+        if self.0.len() == self.0.capacity() {
+            self.0.reserve_exact(2 + self.0.len() / 2);
+        }
+        self.0.insert(at, peak);
     }
 
     /// Brings the queue closer.
@@ -147,14 +171,14 @@ impl Extremes {
 
     /// A slice has left.
     pub(super) fn expire(&mut self, slice: u32) {
-        if let Ok(at) = self.0.binary_search_by_key(&slice, |(s, _)| *s) {
+        if let Ok(at) = self.0.binary_search_by(|peak| { peak.slice }.cmp(&slice)) {
             self.0.remove(at);
         }
     }
 
     /// The greatest value.
     pub(super) fn greatest(&self) -> Option<i64> {
-        self.0.first().map(|(_, value)| *value)
+        self.0.first().map(|peak| peak.value)
     }
 
     pub(super) fn clear(&mut self) {
@@ -162,7 +186,7 @@ impl Extremes {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<(u32, i64)>()
+        self.0.capacity() * size_of::<Peak>()
     }
 }
 
