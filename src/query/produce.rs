@@ -1,0 +1,446 @@
+//! Selectors evaluated: every series they mean, at every time that is asked.
+//!
+//! In: a selector and the grid. Out: a [`Vector`], or points. Owns: the span that is read, scratch for one series.
+//! Invariant: each target is read once, over the union of what all steps look at; a series' row depends on its own rows
+//! only, so the order of series does not matter.
+
+use super::data::{DistributionSlice, GaugeRow, Need, Rows, SeriesRows, Span};
+use super::eval::{Budget, Context, EvalError};
+use super::histogram::{Slider, row_sum, row_weight};
+use super::labels::with_label;
+use super::native::native;
+use super::over::{TimedValue, seconds};
+use super::plan::{Over, Selector};
+use super::select::{Part, Target, accepts_number, read, targets};
+use super::shapes::{Cumulative, Edges, Gauge, Level, Life};
+use super::value::{Point, Quality, Series};
+use super::vector::{ABSENT, Grid, Head, Vector, is_absent};
+use super::{LOOKBACK, buckets};
+use crate::event::{Kind, Slice, Timestamp, WEIGHT_ONE};
+use crate::sketch::Distinct;
+use std::sync::Arc;
+
+/// What is asked of each series.
+#[derive(Clone, Copy)]
+pub(super) enum Ask<'a> {
+    /// Its value.
+    Instant,
+    /// Seconds of the sample that is its value.
+    Time,
+    /// A function of a range, with a parameter per step.
+    Over(Over, &'a [f64]),
+}
+
+/// The edges between which each step looks; equal ones for an instant.
+pub(super) struct Windows {
+    pub(super) steps: Vec<(u32, u32)>,
+    pub(super) edges: Edges,
+    lookback: u32,
+}
+
+impl Windows {
+    fn new(context: &Context<'_>, selector: &Selector, grid: &Grid) -> Windows {
+        let width = context.data.slice_width().nanos();
+        let slices = |nanos: i64| u32::try_from((nanos.max(0) as u64).div_ceil(width as u64)).unwrap_or(u32::MAX);
+        let range = slices(selector.range);
+        let step = |step| {
+            let time = context.time(selector.at, selector.offset, grid, step);
+            // Floored to an edge; a range is rounded up to whole slices and covers those before the edge (Q1).
+            let to = time.div_euclid(width).clamp(0, i64::from(u32::MAX)) as u32;
+            (to.saturating_sub(range), to)
+        };
+        Windows { steps: (0..grid.steps).map(step).collect(), edges: Edges(width), lookback: slices(LOOKBACK) }
+    }
+
+    /// From the earliest edge to the latest, and so many slices before.
+    fn span(&self, back: u32) -> Span {
+        let from = self.steps.iter().map(|step| step.0).min().unwrap_or(0).saturating_sub(back);
+        let to = self.steps.iter().map(|step| step.1).max().unwrap_or(0);
+        Span { from: Slice(from), to: Slice(to) }
+    }
+
+    /// Every edge at which a sliding window will be asked: ends of ranges, and the points inside them.
+    fn level_edges(&self) -> Vec<u32> {
+        let mut edges = Vec::new();
+        for (from, to) in &self.steps {
+            match from == to {
+                true => edges.push(*to),
+                false => edges.extend(from + 1..=*to),
+            }
+        }
+        edges.sort_unstable();
+        edges.dedup();
+        edges
+    }
+
+    fn points(&self) -> usize {
+        self.steps.iter().map(|(from, to)| (to - from) as usize).fold(0, usize::saturating_add)
+    }
+}
+
+/// Memory of one series, used again by the next.
+#[derive(Default)]
+struct Scratch {
+    slices: Vec<u32>,
+    sums: Vec<i128>,
+    gauge: Vec<GaugeRow>,
+    quality: Vec<Option<Quality>>,
+}
+
+impl Scratch {
+    /// Prefix sums of a series' rows.
+    fn sum_up(&mut self, rows: impl Iterator<Item = (Slice, i128)>) {
+        self.slices.clear();
+        self.sums.clear();
+        self.sums.push(0);
+        let mut sum = 0;
+        for (slice, amount) in rows {
+            sum += amount;
+            self.slices.push(slice.0);
+            self.sums.push(sum);
+        }
+    }
+}
+
+/// A series as a function of edges; what every answer is made of.
+enum Shape<'s> {
+    Cumulative(Cumulative<'s>),
+    Gauge(Gauge<'s>),
+    Level(Level<'s>),
+}
+
+impl Shape<'_> {
+    /// A value per step into `row`; what ranges look at again and again counts each time.
+    fn fill(
+        &self,
+        budget: &Budget,
+        windows: &Windows,
+        ask: Ask<'_>,
+        points: &mut Vec<TimedValue>,
+        row: &mut Vec<f64>,
+    ) -> Result<(), EvalError> {
+        row.clear();
+        for (step, (from, to)) in windows.steps.iter().copied().enumerate() {
+            row.push(match ask {
+                Ask::Instant => self.at(to),
+                Ask::Time => match self {
+                    Shape::Gauge(shape) => shape.time_at(to),
+                    _ if is_absent(self.at(to)) => ABSENT,
+                    _ => seconds(windows.edges.time(to)),
+                },
+                Ask::Over(over, parameter) => {
+                    points.clear();
+                    let value = match self {
+                        Shape::Cumulative(shape) => shape.over(over, from, to, parameter[step], points),
+                        Shape::Gauge(shape) => {
+                            budget.samples(shape.cost(from, to))?;
+                            shape.over(over, from, to, parameter[step], points)
+                        }
+                        Shape::Level(shape) => shape.over(over, from, to, parameter[step], points),
+                    };
+                    budget.samples(points.len())?;
+                    value
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn at(&self, edge: u32) -> f64 {
+        match self {
+            Shape::Cumulative(shape) => shape.at(edge),
+            Shape::Gauge(shape) => shape.at(edge),
+            Shape::Level(shape) => shape.at(edge),
+        }
+    }
+
+    fn points(&self, windows: &Windows, out: &mut Vec<TimedValue>) {
+        out.clear();
+        for (from, to) in &windows.steps {
+            match self {
+                Shape::Cumulative(shape) => shape.points(*from, *to, out),
+                Shape::Gauge(shape) => shape.points(*from, *to, out),
+                Shape::Level(shape) => shape.points(*from, *to, out),
+            }
+        }
+    }
+}
+
+/// Slices that a target looks back before its windows begin.
+fn back(target: &Target, ask: Option<Ask<'_>>, windows: &Windows) -> u32 {
+    match (target.part, target.metric.kind) {
+        (Part::Value, Kind::Gauge) => match ask {
+            Some(Ask::Over(Over::Delta | Over::Increase | Over::Rate, _)) | Some(Ask::Instant | Ask::Time) => {
+                windows.lookback
+            }
+            Some(Ask::Over(..)) | None => 0,
+        },
+        (Part::Value, Kind::Set) | (Part::Quantile, _) => target.metric.window_slices,
+        (Part::Native, _) if matches!(ask, Some(Ask::Instant | Ask::Time)) => target.metric.window_slices,
+        _ => 0,
+    }
+}
+
+fn need(target: &Target, span: Span, ask: Option<Ask<'_>>) -> Need {
+    // A difference needs no total: what came after the span, which a total of the past is told by, stays unread.
+    let is_difference = matches!(ask, Some(Ask::Over(over, _)) if over.keeps_cells());
+    let is_cumulative = match target.part {
+        Part::Value => target.metric.kind == Kind::Counter,
+        Part::Count | Part::Sum | Part::Bucket | Part::Native => true,
+        Part::Quantile => false,
+    };
+    Need {
+        totals: is_cumulative && !is_difference,
+        rows: !span.is_empty(),
+        cells: matches!(target.part, Part::Bucket | Part::Quantile | Part::Native),
+    }
+}
+
+/// An instant vector of a selector.
+pub(super) fn produce(context: &Context<'_>, selector: usize, grid: &Grid, ask: Ask<'_>) -> Result<Vector, EvalError> {
+    let selector = &context.selectors[selector];
+    let windows = Windows::new(context, selector, grid);
+    let mut vector = Vector::new(grid.steps);
+    let (mut scratch, mut points, mut row) = (Scratch::default(), Vec::new(), Vec::new());
+    for target in targets(context.data, selector) {
+        let span = windows.span(back(&target, Some(ask), &windows));
+        let level_edges = level_edges(context, &target, &windows)?;
+        let need = need(&target, span, Some(ask));
+        let reading = Reading {
+            budget: &context.budget,
+            target: &target,
+            selector,
+            windows: &windows,
+            level_edges: &level_edges,
+            needs_totals: need.totals,
+        };
+        read(context.data, &context.budget, &target, selector, span, need, &mut |series| {
+            context.budget.samples(grid.steps)?;
+            if target.part == Part::Native {
+                return native(&context.budget, &mut vector, &target, series, &windows, ask);
+            }
+            let fill = &mut |labels, shape: &Shape<'_>, quality: &[Option<Quality>]| {
+                shape.fill(&context.budget, &windows, ask, &mut points, &mut row)?;
+                if row.iter().all(|value| is_absent(*value)) {
+                    return Ok(());
+                }
+                context.budget.samples(grid.steps)?;
+                vector.push_row(Head { name: Some(Arc::clone(&target.name)), labels }, &row);
+                keep_quality(&mut vector, &windows, ask, quality, &level_edges);
+                Ok(())
+            };
+            shapes(&reading, series, &mut scratch, fill)
+        })?;
+    }
+    Ok(vector)
+}
+
+/// The last row is one of quantiles: how right each is.
+fn keep_quality(
+    vector: &mut Vector,
+    windows: &Windows,
+    ask: Ask<'_>,
+    quality: &[Option<Quality>],
+    level_edges: &[u32],
+) {
+    if quality.is_empty() || !matches!(ask, Ask::Instant) {
+        return;
+    }
+    let at = vector.heads.len() - 1;
+    for (step, (_, to)) in windows.steps.iter().enumerate() {
+        if vector.has(at, step)
+            && let Ok(edge) = level_edges.binary_search(to)
+            && let Some(quality) = quality[edge]
+        {
+            vector.set_quality(at, step, quality);
+        }
+    }
+}
+
+fn level_edges(context: &Context<'_>, target: &Target, windows: &Windows) -> Result<Vec<u32>, EvalError> {
+    let is_level = target.part == Part::Quantile || (target.part == Part::Value && target.metric.kind == Kind::Set);
+    if !is_level {
+        return Ok(Vec::new());
+    }
+    context.budget.samples(windows.points())?;
+    Ok(windows.level_edges())
+}
+
+/// The points of a range selector at the only step there is.
+pub(super) fn produce_points(context: &Context<'_>, selector: usize, grid: &Grid) -> Result<Vec<Series>, EvalError> {
+    let selector = &context.selectors[selector];
+    let windows = Windows::new(context, selector, grid);
+    let mut all = Vec::new();
+    let mut scratch = Scratch::default();
+    let mut points = Vec::new();
+    for target in targets(context.data, selector) {
+        if target.part == Part::Native {
+            continue;
+        }
+        let span = windows.span(back(&target, None, &windows));
+        let level_edges = level_edges(context, &target, &windows)?;
+        let need = need(&target, span, None);
+        let reading = Reading {
+            budget: &context.budget,
+            target: &target,
+            selector,
+            windows: &windows,
+            level_edges: &level_edges,
+            needs_totals: need.totals,
+        };
+        read(context.data, &context.budget, &target, selector, span, need, &mut |series| {
+            shapes(&reading, series, &mut scratch, &mut |labels, shape, _| {
+                context.budget.samples(windows.points())?;
+                shape.points(&windows, &mut points);
+                if points.is_empty() {
+                    return Ok(());
+                }
+                let point = |&(time, value): &TimedValue| Point {
+                    time: Timestamp(time),
+                    value,
+                    histogram: None,
+                    quality: None,
+                };
+                let points = points.iter().map(point).collect();
+                all.push(Series { name: Some(Arc::clone(&target.name)), labels, points });
+                Ok(())
+            })
+        })?;
+    }
+    Ok(all)
+}
+
+/// Called with the labels of each series that a target makes of one, its shape, and the quality of its levels.
+type Emit<'e> = dyn FnMut(crate::event::Labels, &Shape<'_>, &[Option<Quality>]) -> Result<(), EvalError> + 'e;
+
+/// What one target is read for.
+struct Reading<'a> {
+    budget: &'a Budget,
+    target: &'a Target,
+    selector: &'a Selector,
+    windows: &'a Windows,
+    level_edges: &'a [u32],
+    /// False where only differences are asked.
+    needs_totals: bool,
+}
+
+/// Every series that a target makes of one stored series.
+fn shapes(
+    reading: &Reading<'_>,
+    series: &SeriesRows<'_>,
+    scratch: &mut Scratch,
+    emit: &mut Emit<'_>,
+) -> Result<(), EvalError> {
+    let Reading { budget, target, selector, windows, level_edges, needs_totals } = *reading;
+    let metric = &*target.metric;
+    let life = Life::new(series, metric, windows.edges);
+    let labels = || series.labels.clone();
+    let scale = metric.scale;
+    match (target.part, series.rows) {
+        (Part::Value, Rows::Counter { total, increments }) => {
+            scratch.sum_up(increments.iter().copied());
+            let Scratch { slices, sums, .. } = scratch;
+            let one = 1e9;
+            let shape = Cumulative { life, slices, sums, total, one, rounds: false };
+            emit(labels(), &Shape::Cumulative(shape), &[])
+        }
+        (Part::Value, Rows::Gauge(rows)) => {
+            let rows = match Gauge::merged(rows) {
+                Some(merged) => {
+                    scratch.gauge = merged;
+                    &scratch.gauge
+                }
+                None => rows,
+            };
+            let shape = Gauge { rows, scale, edges: windows.edges, lookback: windows.lookback };
+            emit(labels(), &Shape::Gauge(shape), &[])
+        }
+        (Part::Value, Rows::Set(rows)) => {
+            let merged = rows.len().min(metric.window_slices as usize);
+            budget.samples(level_edges.len().saturating_mul(merged))?;
+            let values: Vec<f64> = level_edges.iter().map(|edge| distinct(rows, *edge, metric.window_slices)).collect();
+            emit(labels(), &Shape::Level(Level { life, edges: level_edges, values: &values }), &[])
+        }
+        (Part::Count | Part::Sum, Rows::Distribution { totals, rows }) => {
+            let is_count = target.part == Part::Count;
+            let amount = |slice: &DistributionSlice<'_>| match is_count {
+                true => row_weight(slice) as i128,
+                false => row_sum(slice),
+            };
+            scratch.sum_up(rows.iter().map(|slice| (slice.slice, amount(slice))));
+            let Scratch { slices, sums, .. } = scratch;
+            let (total, one) = match is_count {
+                true => (totals.weight as i128, WEIGHT_ONE as f64),
+                false => (totals.sum, WEIGHT_ONE as f64 * scale.per_one()),
+            };
+            let shape = Cumulative { life, slices, sums, total, one, rounds: is_count };
+            emit(labels(), &Shape::Cumulative(shape), &[])
+        }
+        (Part::Bucket, Rows::Distribution { totals, rows }) => {
+            let bounds = buckets::bounds(metric);
+            budget.samples(rows.len().saturating_mul(bounds.units.len() + 1))?;
+            let weights = buckets::weights(metric, &bounds, rows);
+            for (at, bound) in bounds.bounds.iter().copied().chain([f64::INFINITY]).enumerate() {
+                let text = buckets::text(bound);
+                if !accepts_number(&selector.matchers, "le", bound, &text) {
+                    continue;
+                }
+                let total = match totals.buckets.get(at) {
+                    _ if bound.is_infinite() => totals.weight,
+                    Some(total) => *total,
+                    // Without declared buckets nothing cumulative is kept below `+Inf` (V5): only ranges answer.
+                    None if needs_totals => continue,
+                    None => 0,
+                };
+                let width = bounds.bounds.len() + 1;
+                let amounts = weights.iter().skip(at).step_by(width);
+                scratch.sum_up(rows.iter().zip(amounts).map(|(slice, weight)| (slice.slice, *weight as i128)));
+                let Scratch { slices, sums, .. } = &*scratch;
+                let one = WEIGHT_ONE as f64;
+                let shape = Cumulative { life, slices, sums, total: total as i128, one, rounds: true };
+                emit(with_label(series.labels, "le", &text)?, &Shape::Cumulative(shape), &[])?;
+            }
+            Ok(())
+        }
+        (Part::Quantile, Rows::Distribution { rows, .. }) => {
+            for q in metric.quantiles.iter() {
+                let text = buckets::text(*q);
+                if !accepts_number(&selector.matchers, "quantile", *q, &text) {
+                    continue;
+                }
+                let mut slider = Slider::new(rows, scale);
+                scratch.quality.clear();
+                let mut values = Vec::with_capacity(level_edges.len());
+                for edge in level_edges {
+                    let from = edge.saturating_sub(metric.window_slices);
+                    budget.samples(slider.cost(from, *edge))?;
+                    let cells = slider.advance(from, *edge);
+                    cells.seconds = seconds(windows.edges.time(edge - from));
+                    let (value, quality) = cells.quantile(*q);
+                    values.push(value);
+                    scratch.quality.push(Some(quality));
+                }
+                let shape = Shape::Level(Level { life, edges: level_edges, values: &values });
+                emit(with_label(series.labels, "quantile", &text)?, &shape, &scratch.quality)?;
+            }
+            Ok(())
+        }
+        // The data answered with another kind than the metric has: it is no series of this target.
+        _ => Ok(()),
+    }
+}
+
+/// Distinct members of the window that ends at an edge (V7).
+fn distinct(rows: &[(Slice, &Distinct)], edge: u32, window_slices: u32) -> f64 {
+    let from = rows.partition_point(|(slice, _)| slice.0 < edge.saturating_sub(window_slices));
+    let to = rows.partition_point(|(slice, _)| slice.0 < edge).max(from);
+    match &rows[from..to] {
+        [] => 0.0,
+        [(_, only)] => only.estimate() as f64,
+        many => {
+            let mut merged = Distinct::new();
+            many.iter().for_each(|(_, set)| merged.merge(set));
+            merged.estimate() as f64
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What a series is at a time, by rule Q1: counters from their total, gauges from their slices, windows from theirs.
+//!
+//! In: one series' rows. Out: its value at a slice edge, its points, and functions of a range. Times are slice edges:
+//! edge n is the moment where slice n begins. Invariants: an increase is an exact sum of integers; a counter exists from
+//! `_created` to its last sample + `idle`; a gauge is its last set of the five minutes before.
+
+use super::data::{GaugeRow, SeriesRows};
+use super::over::{TimedValue, growth, over_points, seconds};
+use super::plan::Over;
+use super::vector::ABSENT;
+use crate::event::{Metric, Scale};
+
+/// Nanoseconds of a slice, and where edges lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edges(pub(super) i64);
+
+impl Edges {
+    pub(super) fn time(self, edge: u32) -> i64 {
+        i64::from(edge).saturating_mul(self.0)
+    }
+}
+
+/// When a series is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    created: i64,
+    until: i64,
+    edges: Edges,
+}
+
+impl Life {
+    pub(super) fn new(series: &SeriesRows<'_>, metric: &Metric, edges: Edges) -> Life {
+        let until = metric.idle.map_or(i64::MAX, |idle| series.last.0.saturating_add(idle));
+        Life { created: series.created.0, until, edges }
+    }
+
+    pub(super) fn is_at(&self, edge: u32) -> bool {
+        let time = self.edges.time(edge);
+        self.created <= time && time <= self.until
+    }
+
+    /// The first and the last edge at which it is there.
+    fn edges(&self) -> (u32, u32) {
+        let width = self.edges.0;
+        let edge = |at: i64| at.clamp(0, i64::from(u32::MAX)) as u32;
+        let first = self.created.div_euclid(width) + i64::from(self.created.rem_euclid(width) > 0);
+        (edge(first), edge(self.until.div_euclid(width)))
+    }
+
+    /// True when it is there at some time of a range.
+    pub(super) fn is_in(&self, from: u32, to: u32) -> bool {
+        self.created <= self.edges.time(to) && self.edges.time(from) <= self.until
+    }
+}
+
+/// A figure that only grows: a counter, or a count, sum or bucket of a distribution.
+pub(super) struct Cumulative<'s> {
+    pub(super) life: Life,
+    /// Slices with rows, ascending; a slice may stand several times.
+    pub(super) slices: &'s [u32],
+    /// One longer than `slices`: Σ of the rows before each.
+    pub(super) sums: &'s [i128],
+    /// At the end of the span.
+    pub(super) total: i128,
+    /// What one is.
+    pub(super) one: f64,
+    /// True when the value at a time is a whole number, rounded half up (V2).
+    pub(super) rounds: bool,
+}
+
+impl Cumulative<'_> {
+    fn before(&self, edge: u32) -> i128 {
+        self.sums[self.slices.partition_point(|slice| *slice < edge)]
+    }
+
+    fn has_rows(&self, from: u32, to: u32) -> bool {
+        self.slices.partition_point(|slice| *slice < from) < self.slices.partition_point(|slice| *slice < to)
+    }
+
+    /// Its value at an edge: total − what came after.
+    pub(super) fn at(&self, edge: u32) -> f64 {
+        if !self.life.is_at(edge) {
+            return ABSENT;
+        }
+        let after = self.sums[self.sums.len() - 1] - self.before(edge);
+        let units = self.total - after;
+        match self.rounds {
+            true => ((units + (self.one as i128) / 2).div_euclid(self.one as i128)) as f64,
+            false => units as f64 / self.one,
+        }
+    }
+
+    fn change(&self, from: u32, to: u32) -> f64 {
+        (self.before(to) - self.before(from)) as f64 / self.one
+    }
+
+    pub(super) fn points(&self, from: u32, to: u32, out: &mut Vec<TimedValue>) {
+        let (first, last) = self.life.edges();
+        for edge in from.saturating_add(1).max(first)..=to.min(last) {
+            out.push((self.life.edges.time(edge), self.at(edge)));
+        }
+    }
+
+    pub(super) fn over(&self, over: Over, from: u32, to: u32, parameter: f64, points: &mut Vec<TimedValue>) -> f64 {
+        let edges = self.life.edges;
+        match over {
+            Over::Increase | Over::Delta | Over::Rate => {
+                if !self.has_rows(from, to) && !self.life.is_in(from, to) {
+                    return ABSENT;
+                }
+                let change = self.change(from, to);
+                if over == Over::Rate { change / seconds(edges.time(to - from)) } else { change }
+            }
+            Over::Irate | Over::Idelta => {
+                let last = to.saturating_sub(1).max(from);
+                if !self.has_rows(last, to) && !self.life.is_at(to) {
+                    return ABSENT;
+                }
+                let change = self.change(last, to);
+                if over == Over::Irate { change / seconds(edges.0) } else { change }
+            }
+            _ => {
+                points.clear();
+                self.points(from, to, points);
+                over_points(over, points, edges.time(to), parameter).unwrap_or(ABSENT)
+            }
+        }
+    }
+}
+
+/// A gauge: one row per slice that saw a set, merged.
+pub(super) struct Gauge<'s> {
+    pub(super) rows: &'s [GaugeRow],
+    pub(super) scale: Scale,
+    pub(super) edges: Edges,
+    /// Slices it looks back.
+    pub(super) lookback: u32,
+}
+
+impl Gauge<'_> {
+    /// Rows of one slice become one; `None` when each slice has one row already.
+    pub(super) fn merged(rows: &[GaugeRow]) -> Option<Vec<GaugeRow>> {
+        let is_plain =
+            rows.windows(2).all(|pair| pair[0].slice < pair[1].slice) && rows.iter().all(|row| row.count > 0);
+        if is_plain {
+            return None;
+        }
+        let mut merged: Vec<GaugeRow> = Vec::with_capacity(rows.len());
+        for row in rows.iter().filter(|row| row.count > 0) {
+            match merged.last_mut() {
+                Some(last) if last.slice == row.slice => {
+                    if row.order >= last.order {
+                        (last.last, last.order) = (row.last, row.order);
+                    }
+                    (last.min, last.max) = (last.min.min(row.min), last.max.max(row.max));
+                    (last.sum, last.count) = (last.sum + row.sum, last.count + row.count);
+                }
+                _ => merged.push(*row),
+            }
+        }
+        Some(merged)
+    }
+
+    fn run(&self, from: u32, to: u32) -> &[GaugeRow] {
+        let start = self.rows.partition_point(|row| row.slice.0 < from);
+        let end = self.rows.partition_point(|row| row.slice.0 < to);
+        &self.rows[start..end.max(start)]
+    }
+
+    /// The newest set of the lookback before an edge.
+    fn row_at(&self, edge: u32) -> Option<&GaugeRow> {
+        self.run(edge.saturating_sub(self.lookback), edge).last()
+    }
+
+    pub(super) fn at(&self, edge: u32) -> f64 {
+        self.row_at(edge).map_or(ABSENT, |row| row.last)
+    }
+
+    /// Seconds of the end of the slice that [`at`](Self::at) shows.
+    pub(super) fn time_at(&self, edge: u32) -> f64 {
+        self.row_at(edge).map_or(ABSENT, |row| seconds(self.edges.time(row.slice.0.saturating_add(1))))
+    }
+
+    fn point(&self, row: &GaugeRow) -> TimedValue {
+        (self.edges.time(row.slice.0.saturating_add(1)), row.last)
+    }
+
+    pub(super) fn points(&self, from: u32, to: u32, out: &mut Vec<TimedValue>) {
+        out.extend(self.run(from, to).iter().map(|row| self.point(row)));
+    }
+
+    /// Rows that a function of a range looks at.
+    pub(super) fn cost(&self, from: u32, to: u32) -> usize {
+        self.run(from, to).len()
+    }
+
+    pub(super) fn over(&self, over: Over, from: u32, to: u32, parameter: f64, points: &mut Vec<TimedValue>) -> f64 {
+        let run = self.run(from, to);
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return ABSENT };
+        let sum = || self.scale.value_of(run.iter().map(|row| row.sum).sum());
+        let count = || run.iter().map(|row| row.count).sum::<u64>() as f64;
+        match over {
+            Over::Last => last.last,
+            Over::First => first.last,
+            Over::Present => 1.0,
+            Over::Min => run.iter().map(|row| row.min).fold(f64::INFINITY, f64::min),
+            Over::Max => run.iter().map(|row| row.max).fold(f64::NEG_INFINITY, f64::max),
+            Over::Sum => sum(),
+            Over::Count => count(),
+            Over::Avg => sum() / count(),
+            _ => {
+                points.clear();
+                // What it changed since the range began is told from what it was then.
+                let before =
+                    if matches!(over, Over::Delta | Over::Increase | Over::Rate) { self.row_at(from) } else { None };
+                points.extend(before.map(|row| (self.edges.time(from), row.last)));
+                self.points(from, to, points);
+                match over {
+                    Over::Rate if points.len() >= 2 => growth(points) / seconds(self.edges.time(to - from)),
+                    _ => over_points(over, points, self.edges.time(to), parameter).unwrap_or(ABSENT),
+                }
+            }
+        }
+    }
+}
+
+/// A figure of a sliding window, known at the edges that will be asked: quantiles and distinct counts.
+pub(super) struct Level<'s> {
+    pub(super) life: Life,
+    /// Ascending.
+    pub(super) edges: &'s [u32],
+    pub(super) values: &'s [f64],
+}
+
+impl Level<'_> {
+    pub(super) fn at(&self, edge: u32) -> f64 {
+        match self.edges.binary_search(&edge) {
+            Ok(at) if self.life.is_at(edge) => self.values[at],
+            _ => ABSENT,
+        }
+    }
+
+    pub(super) fn points(&self, from: u32, to: u32, out: &mut Vec<TimedValue>) {
+        let start = self.edges.partition_point(|edge| *edge <= from);
+        let end = self.edges.partition_point(|edge| *edge <= to).max(start);
+        for (edge, value) in self.edges[start..end].iter().zip(&self.values[start..end]) {
+            if self.life.is_at(*edge) {
+                out.push((self.life.edges.time(*edge), *value));
+            }
+        }
+    }
+
+    pub(super) fn over(&self, over: Over, from: u32, to: u32, parameter: f64, points: &mut Vec<TimedValue>) -> f64 {
+        points.clear();
+        self.points(from, to, points);
+        over_points(over, points, self.life.edges.time(to), parameter).unwrap_or(ABSENT)
+    }
+}

@@ -1,0 +1,338 @@
+//! One metric in one slice, decoded: what the parts of the slice hold of its series, by id.
+//!
+//! In: parts. Out: rows by series. Owns: the decoded values. Invariants: ids ascend; counters and gauges have one row a
+//! series, because they merge for nothing; distributions and sets keep one a part, since merging sketches costs more
+//! than visiting two rows.
+
+use crate::delta::BucketRule;
+use crate::delta::part::{Corrupt, DistributionRow, PartCursor, RowValue, Scratch};
+use crate::event::{Buckets, Kind, SeriesId, Slice, WEIGHT_ONE};
+use crate::query::data::{DistributionSlice, GaugeRow, Need};
+use crate::sketch::{Digits, Distinct};
+use std::sync::Arc;
+
+/// One metric in one slice.
+pub(super) struct Column {
+    slice: Slice,
+    ids: Vec<SeriesId>,
+    values: Values,
+}
+
+enum Values {
+    Counters(Vec<i128>),
+    Gauges(Vec<GaugeRow>),
+    Distributions { heads: Vec<Head>, cells: Vec<(i32, u64)>, below: Vec<(u16, u64)> },
+    Sets(Vec<Distinct>),
+}
+
+/// A distribution's row without its lists, which end here.
+#[derive(Clone, Copy)]
+struct Head {
+    digits: Digits,
+    weighted: bool,
+    count: u64,
+    sum: i128,
+    min: i64,
+    max: i64,
+    cells: (u32, u32),
+    below: (u32, u32),
+}
+
+impl Column {
+    fn new(slice: Slice, kind: Kind) -> Column {
+        let values = match kind {
+            Kind::Counter => Values::Counters(Vec::new()),
+            Kind::Gauge => Values::Gauges(Vec::new()),
+            Kind::Distribution => Values::Distributions { heads: Vec::new(), cells: Vec::new(), below: Vec::new() },
+            Kind::Set => Values::Sets(Vec::new()),
+        };
+        Column { slice, ids: Vec::new(), values }
+    }
+
+    fn push(&mut self, id: SeriesId, value: RowValue<'_>) {
+        match (&mut self.values, value) {
+            (Values::Counters(sums), RowValue::Counter(sum)) => sums.push(sum.nanos),
+            (Values::Gauges(rows), RowValue::Gauge(sum)) => rows.push(GaugeRow {
+                slice: self.slice,
+                last: sum.last,
+                order: (sum.time, sum.position),
+                min: sum.min,
+                max: sum.max,
+                sum: sum.sum,
+                count: sum.count,
+            }),
+            (Values::Distributions { heads, cells, below }, RowValue::Distribution(row)) => {
+                let (from_cell, from_below) = (cells.len() as u32, below.len() as u32);
+                cells.extend_from_slice(row.cells);
+                below.extend_from_slice(row.below);
+                heads.push(Head {
+                    digits: row.digits,
+                    weighted: row.weighted,
+                    count: row.count,
+                    sum: row.sum,
+                    min: row.min,
+                    max: row.max,
+                    cells: (from_cell, cells.len() as u32),
+                    below: (from_below, below.len() as u32),
+                });
+            }
+            (Values::Sets(sets), RowValue::Set(set)) => sets.push(set),
+            // The id says the kind: a row of another is of no series that was asked for.
+            _ => return,
+        }
+        self.ids.push(id);
+    }
+
+    /// Brings rows of several parts into the order of ids.
+    fn settle(&mut self) {
+        if !self.ids.is_sorted() {
+            let mut order: Vec<u32> = (0..self.ids.len() as u32).collect();
+            order.sort_by_key(|at| self.ids[*at as usize]);
+            self.ids = order.iter().map(|at| self.ids[*at as usize]).collect();
+            match &mut self.values {
+                Values::Counters(sums) => *sums = order.iter().map(|at| sums[*at as usize]).collect(),
+                Values::Gauges(rows) => *rows = order.iter().map(|at| rows[*at as usize]).collect(),
+                Values::Distributions { heads, .. } => *heads = order.iter().map(|at| heads[*at as usize]).collect(),
+                Values::Sets(sets) => *sets = order.iter().map(|at| sets[*at as usize].clone()).collect(),
+            }
+        }
+        if self.ids.windows(2).all(|pair| pair[0] != pair[1]) {
+            return;
+        }
+        let mut kept: Vec<SeriesId> = Vec::with_capacity(self.ids.len());
+        match &mut self.values {
+            Values::Counters(sums) => {
+                let mut merged: Vec<i128> = Vec::with_capacity(sums.len());
+                for (id, sum) in self.ids.iter().zip(sums.iter()) {
+                    match merged.last_mut().filter(|_| kept.last() == Some(id)) {
+                        Some(last) => *last += sum,
+                        None => {
+                            kept.push(*id);
+                            merged.push(*sum);
+                        }
+                    }
+                }
+                (self.ids, *sums) = (kept, merged);
+            }
+            Values::Gauges(rows) => {
+                let mut merged: Vec<GaugeRow> = Vec::with_capacity(rows.len());
+                for (id, row) in self.ids.iter().zip(rows.iter()) {
+                    match merged.last_mut().filter(|_| kept.last() == Some(id)) {
+                        Some(last) => merge_gauges(last, row),
+                        None => {
+                            kept.push(*id);
+                            merged.push(*row);
+                        }
+                    }
+                }
+                (self.ids, *rows) = (kept, merged);
+            }
+            Values::Distributions { .. } | Values::Sets(_) => {}
+        }
+    }
+
+    fn places(&self, id: SeriesId) -> std::ops::Range<usize> {
+        let from = self.ids.partition_point(|known| *known < id);
+        from..from + self.ids[from..].iter().take_while(|known| **known == id).count()
+    }
+
+    /// The increment of a counter, 0 without one.
+    pub(super) fn counter(&self, id: SeriesId) -> i128 {
+        match &self.values {
+            Values::Counters(sums) => sums[self.places(id)].iter().sum(),
+            _ => 0,
+        }
+    }
+
+    fn distributions(&self, id: SeriesId) -> impl Iterator<Item = DistributionRow<'_>> {
+        let places = self.places(id);
+        let (heads, cells, below) = match &self.values {
+            Values::Distributions { heads, cells, below } => (&heads[places], &cells[..], &below[..]),
+            _ => (&[][..], &[][..], &[][..]),
+        };
+        heads.iter().map(move |head| DistributionRow {
+            digits: head.digits,
+            count: head.count,
+            weighted: head.weighted,
+            sum: head.sum,
+            min: head.min,
+            max: head.max,
+            cells: &cells[head.cells.0 as usize..head.cells.1 as usize],
+            below: &below[head.below.0 as usize..head.below.1 as usize],
+        })
+    }
+
+    /// The members of a set.
+    pub(super) fn sets(&self, id: SeriesId) -> impl Iterator<Item = (Slice, &Distinct)> {
+        let places = self.places(id);
+        let sets = match &self.values {
+            Values::Sets(sets) => &sets[places],
+            _ => &[],
+        };
+        sets.iter().map(|set| (self.slice, set))
+    }
+
+    /// Takes what this slice added out of totals, so that they stand as before it.
+    pub(super) fn take_from(&self, id: SeriesId, buckets: Option<&Arc<Buckets>>, totals: &mut TotalsBuffer) {
+        for row in self.distributions(id) {
+            let factor = if row.weighted { 1 } else { u128::from(WEIGHT_ONE) };
+            let weight = match row.weighted {
+                true => row.cells.iter().map(|(_, count)| u128::from(*count)).sum(),
+                false => u128::from(row.count) * factor,
+            };
+            totals.weight = totals.weight.saturating_sub(weight);
+            totals.sum -= row.sum * factor as i128;
+            let Some(buckets) = buckets else { continue };
+            let rule = BucketRule::new(Arc::clone(buckets), row.digits);
+            for (bound, total) in totals.buckets.iter_mut().enumerate() {
+                let whole = row.cells.iter().filter(|(cell, _)| rule.covers(bound, *cell) == Some(true));
+                let whole: u128 = whole.map(|(_, count)| u128::from(*count)).sum();
+                let straddling = row.below.iter().find(|(at, _)| usize::from(*at) == bound);
+                let straddling = straddling.map_or(0, |(_, count)| u128::from(*count));
+                *total = total.saturating_sub((whole + straddling) * factor);
+            }
+        }
+    }
+
+    /// Bytes on the heap, about.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let values = match &self.values {
+            Values::Counters(sums) => sums.capacity() * size_of::<i128>(),
+            Values::Gauges(rows) => rows.capacity() * size_of::<GaugeRow>(),
+            Values::Distributions { heads, cells, below } => {
+                heads.capacity() * size_of::<Head>() + cells.capacity() * 16 + below.capacity() * 16
+            }
+            // A dense one has 4 KiB of registers; most are small.
+            Values::Sets(sets) => sets.capacity() * (size_of::<Distinct>() + 512),
+        };
+        self.ids.capacity() * size_of::<SeriesId>() + values + size_of::<Column>()
+    }
+}
+
+/// Merges the sets of two rows of one slice (V6).
+pub(super) fn merge_gauges(into: &mut GaugeRow, other: &GaugeRow) {
+    if other.count == 0 {
+        return;
+    }
+    if into.count == 0 || into.order < other.order {
+        (into.last, into.order) = (other.last, other.order);
+    }
+    (into.min, into.max) = (into.min.min(other.min), into.max.max(other.max));
+    (into.sum, into.count) = (into.sum + other.sum, into.count + other.count);
+}
+
+/// One pass over the parts of a slice, for several metrics.
+pub(super) struct Decoding {
+    /// Place in `columns`, plus one, by series id.
+    wanted: Vec<u16>,
+    columns: Vec<Column>,
+    scratch: Scratch,
+}
+
+impl Decoding {
+    /// Metrics by their kind and the ids of their series.
+    pub(super) fn new<I: Iterator<Item = SeriesId>>(
+        slice: Slice,
+        metrics: impl Iterator<Item = (Kind, I)>,
+    ) -> Decoding {
+        let mut wanted: Vec<u16> = Vec::new();
+        let mut columns = Vec::new();
+        for (kind, ids) in metrics {
+            columns.push(Column::new(slice, kind));
+            let place = u16::try_from(columns.len()).expect("one question names fewer metrics than 65,535");
+            for id in ids {
+                let at = id.0 as usize;
+                if wanted.len() <= at {
+                    wanted.resize(at + 1, 0);
+                }
+                wanted[at] = place;
+            }
+        }
+        Decoding { wanted, columns, scratch: Scratch::default() }
+    }
+
+    /// Takes the wanted rows of a part.
+    pub(super) fn add(&mut self, part: &[u8]) -> Result<(), Corrupt> {
+        let mut cursor = PartCursor::new(part)?;
+        while let Some(row) = cursor.next(&mut self.scratch)? {
+            let place = self.wanted.get(row.id.0 as usize).copied().unwrap_or(0);
+            if let Some(column) = usize::from(place).checked_sub(1).and_then(|at| self.columns.get_mut(at)) {
+                column.push(row.id, row.value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns in the order of the metrics.
+    pub(super) fn finish(mut self) -> Vec<Column> {
+        self.columns.iter_mut().for_each(Column::settle);
+        self.columns
+    }
+}
+
+/// Memory of rows between series.
+#[derive(Default)]
+pub(super) struct RowBuffers {
+    pub(super) increments: Vec<(Slice, i128)>,
+    pub(super) gauges: Vec<GaugeRow>,
+}
+
+impl RowBuffers {
+    /// The increments of a counter in these slices.
+    pub(super) fn counters(&mut self, columns: &[&Column], id: SeriesId, need: Need) {
+        self.increments.clear();
+        if !need.rows {
+            return;
+        }
+        for column in columns {
+            if let Values::Counters(sums) = &column.values {
+                self.increments.extend(sums[column.places(id)].iter().map(|sum| (column.slice, *sum)));
+            }
+        }
+    }
+
+    /// The sets of a gauge in these slices, and one more that is not durable yet.
+    pub(super) fn gauges(&mut self, columns: &[&Column], id: SeriesId, recorded: Option<GaugeRow>) {
+        self.gauges.clear();
+        for column in columns {
+            if let Values::Gauges(rows) = &column.values {
+                self.gauges.extend_from_slice(&rows[column.places(id)]);
+            }
+        }
+        if let Some(row) = recorded {
+            let at = self.gauges.partition_point(|known| known.slice <= row.slice);
+            self.gauges.insert(at, row);
+        }
+    }
+}
+
+/// The rows of a distribution in these slices.
+pub(super) fn distribution_rows<'c>(columns: &[&'c Column], id: SeriesId, need: Need) -> Vec<DistributionSlice<'c>> {
+    if !need.rows {
+        return Vec::new();
+    }
+    columns
+        .iter()
+        .flat_map(|column| {
+            column.distributions(id).map(|row| DistributionSlice {
+                slice: column.slice,
+                row,
+                late: None,
+                clamped: None,
+            })
+        })
+        .collect()
+}
+
+/// Totals of a distribution while later slices are taken out, × 4096.
+pub(super) struct TotalsBuffer {
+    pub(super) weight: u128,
+    pub(super) sum: i128,
+    pub(super) buckets: Vec<u128>,
+}
+
+impl TotalsBuffer {
+    pub(super) fn new(weight: u128, sum: i128, buckets: &[u128]) -> TotalsBuffer {
+        TotalsBuffer { weight, sum, buckets: buckets.to_vec() }
+    }
+}
