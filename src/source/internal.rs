@@ -31,7 +31,7 @@ pub struct ProcessCollector {
 
 /// `/proc` counts time in these a second, whatever the kernel's own clock (`USER_HZ` on every architecture
 /// that Rust's Linux targets share).
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Default for ProcessCollector {
     fn default() -> ProcessCollector {

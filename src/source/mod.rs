@@ -6,10 +6,12 @@
 
 mod connection;
 mod drops;
+pub mod gpu;
 pub mod host;
 pub mod inproc;
 pub mod internal;
 pub mod listener;
+pub mod process;
 pub mod reactor;
 pub mod shard_loop;
 mod socket_file;

@@ -6,9 +6,9 @@
 use super::HandleError;
 use super::Pinned;
 use super::timer::LocalTimer;
-use crate::event::{Clock, RejectReason, Slot, UNITS_MAX, Unit, WEIGHT_ONE};
+use crate::event::{Clock, RejectReason, UNITS_MAX, Unit, WEIGHT_ONE};
 use crate::shard::pack_weight;
-use crate::shard::ring::{CounterCell, RingOp, RingWriter};
+use crate::shard::ring::{CounterCell, EventHead, RingOp, RingWriter};
 use crate::sketch::{Digits, member_hash};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -91,7 +91,7 @@ impl LocalGauge {
     pub fn set(&self, value: f64) {
         if self.accepts(value) {
             let exponent = u64::from(self.pinned.metric.scale.exponent());
-            self.writer.push(self.pinned.slot, RingOp::Set, exponent, value.to_bits());
+            self.writer.push(EventHead::new(self.pinned.slot, RingOp::Set, exponent), value.to_bits());
         }
     }
 
@@ -99,7 +99,7 @@ impl LocalGauge {
     #[inline]
     pub fn inc(&self, by: f64) {
         if self.accepts(by) {
-            self.writer.push(self.pinned.slot, RingOp::Adjust, 0, by.to_bits());
+            self.writer.push(EventHead::new(self.pinned.slot, RingOp::Adjust, 0), by.to_bits());
         }
     }
 
@@ -120,20 +120,27 @@ impl LocalGauge {
 }
 
 /// A histogram: any distribution.
+///
+/// Its own fields are what a call reads, in half a cache line: a caller that walks many handles waits for each.
 #[derive(Clone)]
 pub struct LocalHistogram {
     writer: Rc<RingWriter>,
-    /// The pinned series' own, here because a caller with many handles would miss the cache for it at every call.
-    slot: Slot,
-    pinned: Rc<Pinned>,
-    clock: Arc<dyn Clock>,
-    /// See [`pack_weight`]; 0 is the plain case.
-    weight: u64,
-    per_one: f64,
+    /// With the weight of [`pack_weight`]; 0 is the plain case.
+    head: EventHead,
     /// True for seconds kept in 10⁻⁹: a duration in nanoseconds is then its scale units as it is.
     is_nanos: bool,
     refuses_negative: bool,
-    /// One in so many calls is recorded, by a generator of its own; 0 = all.
+    is_sampled: bool,
+    rest: Rc<HistogramRest>,
+}
+
+/// What a plain call does not need.
+#[derive(Clone)]
+struct HistogramRest {
+    pinned: Rc<Pinned>,
+    clock: Arc<dyn Clock>,
+    per_one: f64,
+    /// A call is recorded when the generator stays below.
     sample_below: u64,
     random: Rc<Cell<u64>>,
 }
@@ -143,17 +150,20 @@ impl LocalHistogram {
         let metric = &pinned.metric;
         let is_plain = metric.digits == Digits::Two && metric.buckets.is_none();
         let seed = pinned.slot.0 as u64 ^ clock.monotonic() as u64 | 1;
+        let weight = if is_plain { 0 } else { pack_weight(WEIGHT_ONE, metric.digits) };
         LocalHistogram {
-            weight: if is_plain { 0 } else { pack_weight(WEIGHT_ONE, metric.digits) },
-            per_one: metric.scale.per_one(),
+            writer,
+            head: EventHead::new(pinned.slot, RingOp::Units, weight),
             is_nanos: metric.unit == Unit::Seconds && metric.scale.exponent() == 9,
             refuses_negative: metric.unit == Unit::Seconds,
-            sample_below: 0,
-            random: Rc::new(Cell::new(seed)),
-            slot: pinned.slot,
-            writer,
-            pinned: Rc::new(pinned),
-            clock,
+            is_sampled: false,
+            rest: Rc::new(HistogramRest {
+                per_one: metric.scale.per_one(),
+                sample_below: u64::MAX,
+                random: Rc::new(Cell::new(seed)),
+                pinned: Rc::new(pinned),
+                clock,
+            }),
         }
     }
 
@@ -167,9 +177,11 @@ impl LocalHistogram {
         }
         let mut sampled = self.clone();
         if rate < 1.0 {
-            let weight = (WEIGHT_ONE as f64 / rate).round() as u64;
-            sampled.weight = pack_weight(weight, self.pinned.metric.digits);
-            sampled.sample_below = (rate * u64::MAX as f64) as u64;
+            let pinned = &self.rest.pinned;
+            let weight = pack_weight((WEIGHT_ONE as f64 / rate).round() as u64, pinned.metric.digits);
+            sampled.head = EventHead::new(pinned.slot, RingOp::Units, weight);
+            sampled.is_sampled = true;
+            Rc::make_mut(&mut sampled.rest).sample_below = (rate * u64::MAX as f64) as u64;
         }
         Ok(sampled)
     }
@@ -177,7 +189,7 @@ impl LocalHistogram {
     /// Records a value in base units (seconds, bytes, ...).
     #[inline]
     pub fn observe(&self, value: f64) {
-        let units = value * self.per_one;
+        let units = value * self.rest.per_one;
         if units.abs() < UNITS_MAX as f64 && !(self.refuses_negative && value < 0.0) {
             self.push(round_to_i64(units));
         } else {
@@ -219,25 +231,25 @@ impl LocalHistogram {
 
     #[inline(always)]
     fn push(&self, units: i64) {
-        if self.sample_below != 0 && !self.is_chosen() {
+        if self.is_sampled && !self.is_chosen() {
             return;
         }
-        self.writer.push(self.slot, RingOp::Units, self.weight, units as u64);
+        self.writer.push(self.head, units as u64);
     }
 
     /// xorshift64* (Vigna 2016): independent of the value, so that sampling is unbiased.
     fn is_chosen(&self) -> bool {
-        let mut x = self.random.get();
+        let mut x = self.rest.random.get();
         x ^= x >> 12;
         x ^= x << 25;
         x ^= x >> 27;
-        self.random.set(x);
-        x.wrapping_mul(0x2545_F491_4F6C_DD1D) <= self.sample_below
+        self.rest.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D) <= self.rest.sample_below
     }
 
     /// Records the time until it is dropped, also by a panic or a cancelled future.
     pub fn start_timer(&self) -> LocalTimer<'_> {
-        LocalTimer::start(self, &*self.clock)
+        LocalTimer::start(self, &*self.rest.clock)
     }
 }
 
@@ -256,7 +268,7 @@ impl LocalSet {
     /// Adds a member.
     #[inline]
     pub fn insert(&self, member: impl AsRef<[u8]>) {
-        self.writer.push(self.pinned.slot, RingOp::Member, 0, member_hash(member.as_ref()));
+        self.writer.push(EventHead::new(self.pinned.slot, RingOp::Member, 0), member_hash(member.as_ref()));
     }
 }
 

@@ -1,29 +1,32 @@
 //! Source `process`: calls of the embedding program, one ring per thread.
 //!
-//! In: calls on handles. Out: 16-byte events in the thread's ring, increments in its counter slots.
+//! In: calls on handles. Out: events of one or two words in the thread's ring, increments in its counter slots.
 //! Owns: nothing but the writing ends. Invariants: a call takes no lock, allocates nothing and never
 //! waits for another producer; a handle resolves its series once, when it is made.
 //!
 //! [`Producer`] and the handles it gives stay on one thread and are the fastest (a counter 0.25 ns).
 //! The handles of [`shared`] may travel between threads; they find the thread's producer by themselves.
 
+mod event;
 mod handle;
 pub mod shared;
 mod timer;
 
+pub use event::{Event, EventBuilder, EventError, EventValue};
 pub use handle::{LocalCounter, LocalGauge, LocalHistogram, LocalSet};
 pub use timer::{LocalTimer, Timed, TimedExt, Timer};
 
 use crate::delta::{Interned, SeriesTable};
 use crate::event::{Clock, Kind, Labels, Metric, RejectReason, Slot, SourceIndex, WireType};
-use crate::rule::{MetricSpec, Rules};
+use crate::rule::{MetricSpec, SharedRules};
 use crate::shard::ring::{Ring, RingPolicy, RingWriter};
-use crate::shard::{Gone, ShardHandle};
+use crate::shard::{Gone, RecentRejects, ShardHandle};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Events a ring holds by default: 10 M/s × 2 ms of poll gap, rounded up; 512 KiB.
+/// Words (events of one word) a ring holds by default: 10 M/s × 2 ms of poll gap, rounded up; 256 KiB, so that ring and
+/// records share a second-level cache.
 pub const RING_CAPACITY: usize = 1 << 15;
 
 /// Why a handle could not be made.
@@ -45,7 +48,7 @@ pub enum HandleError {
 
 /// What every producer of a pipeline shares.
 pub struct Producers {
-    rules: Arc<Rules>,
+    rules: Arc<SharedRules>,
     table: Arc<SeriesTable>,
     shards: Vec<ShardHandle>,
     clock: Arc<dyn Clock>,
@@ -53,6 +56,8 @@ pub struct Producers {
     next_shard: AtomicUsize,
     ring_capacity: usize,
     policy: RingPolicy,
+    /// Where refused events are shown.
+    recent: Option<Arc<RecentRejects>>,
 }
 
 /// A handle's series, pinned in memory while the handle lives.
@@ -74,7 +79,7 @@ impl Producers {
     /// # Panics
     /// Without any shard.
     pub fn new(
-        rules: Arc<Rules>,
+        rules: Arc<SharedRules>,
         table: Arc<SeriesTable>,
         shards: Vec<ShardHandle>,
         clock: Arc<dyn Clock>,
@@ -84,7 +89,13 @@ impl Producers {
     ) -> Producers {
         assert!(!shards.is_empty(), "a pipeline has at least one shard");
         let next_shard = AtomicUsize::new(0);
-        Producers { rules, table, shards, clock, source, next_shard, ring_capacity, policy }
+        Producers { rules, table, shards, clock, source, next_shard, ring_capacity, policy, recent: None }
+    }
+
+    /// Shows refused events there.
+    pub fn with_recent(mut self, recent: Arc<RecentRejects>) -> Producers {
+        self.recent = Some(recent);
+        self
     }
 
     /// A producer for the calling thread.
@@ -100,15 +111,16 @@ impl Producers {
     }
 
     fn pin(&self, name: &str, wire: WireType, labels: &[(&str, &str)]) -> Result<Pinned, HandleError> {
-        let resolved = self.rules.resolve_handle(name, wire, labels).map_err(HandleError::Refused)?;
+        let resolved = self.rules.load().resolve_handle(name, wire, labels).map_err(HandleError::Refused)?;
         self.pin_series(resolved.metric, &resolved.labels)
     }
 
     /// As [`pin`](Self::pin), for a metric that was registered under exactly this name.
     fn pin_exact(&self, name: &str, kind: Kind, labels: &[(&str, &str)]) -> Result<Pinned, HandleError> {
         let spec = MetricSpec::new(name, kind, "", "internal");
-        let metric = self.rules.metric(&spec).map_err(HandleError::Refused)?;
-        let labels = self.rules.labels_of(&metric, labels).map_err(HandleError::Refused)?;
+        let rules = self.rules.load();
+        let metric = rules.metric(&spec).map_err(HandleError::Refused)?;
+        let labels = rules.labels_of(&metric, labels).map_err(HandleError::Refused)?;
         self.pin_series(metric, &labels)
     }
 
@@ -119,7 +131,7 @@ impl Producers {
         };
         if metric.kind == Kind::Distribution && metric.buckets.is_some() {
             for shard in &self.shards {
-                shard.note_buckets(slot, Arc::clone(&metric))?;
+                shard.note_buckets(slot, Arc::clone(&metric));
             }
         }
         Ok(Pinned { table: Arc::clone(&self.table), metric, slot })

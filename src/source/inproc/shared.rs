@@ -8,7 +8,10 @@ use super::handle::{LocalCounter, LocalGauge, LocalHistogram, LocalSet};
 use super::timer::Timer;
 use super::{HandleError, Producer, Producers};
 use crate::event::Clock;
+use crate::shard::Gone;
+use crate::shard::ring::RingWriter;
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,6 +30,29 @@ struct Locals {
     handles: Vec<Option<Local>>,
     /// One producer for each pipeline this thread has used.
     producers: Vec<(usize, Producer)>,
+}
+
+impl Locals {
+    /// The place of this thread's producer for a pipeline.
+    fn producer_at(&mut self, producers: &Arc<Producers>) -> Result<usize, Gone> {
+        let pipeline = Arc::as_ptr(producers) as usize;
+        if let Some(at) = self.producers.iter().position(|(known, _)| *known == pipeline) {
+            return Ok(at);
+        }
+        self.producers.push((pipeline, producers.producer()?));
+        Ok(self.producers.len() - 1)
+    }
+}
+
+/// The writing end of this thread's ring, which its handles share.
+pub(super) fn thread_writer(producers: &Arc<Producers>) -> Result<Rc<RingWriter>, Gone> {
+    LOCALS
+        .try_with(|locals| {
+            let mut locals = locals.borrow_mut();
+            let at = locals.producer_at(producers)?;
+            Ok(Rc::clone(&locals.producers[at].1.writer))
+        })
+        .unwrap_or(Err(Gone))
 }
 
 thread_local! {
@@ -75,14 +101,7 @@ impl Shared {
     }
 
     fn make<'l>(&self, locals: &'l mut Locals) -> Result<&'l Local, HandleError> {
-        let pipeline = Arc::as_ptr(&self.producers) as usize;
-        let at = match locals.producers.iter().position(|(known, _)| *known == pipeline) {
-            Some(at) => at,
-            None => {
-                locals.producers.push((pipeline, self.producers.producer()?));
-                locals.producers.len() - 1
-            }
-        };
+        let at = locals.producer_at(&self.producers)?;
         let producer = &locals.producers[at].1;
         let labels: Vec<(&str, &str)> = self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let local = match self.kind {
