@@ -3,14 +3,14 @@
 //! In: a family and its ids. Out: one member of the object, with the comma before it unless it is the
 //! first. Invariant: one member per metric, whatever `expose` says; NaN is null.
 
-use super::render::{FamilyText, RUN};
+use super::render::FamilyText;
+use super::walk::{SampleValue, walk};
 use super::{Exposed, LiveFamily, LiveValues};
 use crate::codec::exposition::{
     FamilyType, put_f64, put_json_f64, put_json_labels, put_json_string, put_u64, put_u128, put_units,
 };
 use crate::event::{Labels, Metric, Timestamp};
-use crate::view::read::Distributions;
-use crate::view::{DistributionValue, Value, View};
+use crate::view::{DistributionValue, View};
 
 pub(super) fn put_head(out: &mut Vec<u8>, is_api: bool, live: &LiveValues) {
     if is_api {
@@ -24,26 +24,19 @@ pub(super) fn put_head(out: &mut Vec<u8>, is_api: bool, live: &LiveValues) {
     out.push(b'{');
 }
 
-fn word(kind: FamilyType) -> &'static str {
-    match kind {
-        FamilyType::Counter => "counter",
-        FamilyType::Gauge => "gauge",
-        FamilyType::Summary => "summary",
-        FamilyType::Histogram => "histogram",
-    }
-}
-
-fn begin(out: &mut Vec<u8>, is_first: bool, name: &str, kind: FamilyType, help: &str, unit: &str) {
+fn begin(out: &mut Vec<u8>, is_first: bool, is_api: bool, name: &str, kind: FamilyType, help: &str, unit: &str) {
     if !is_first {
         out.push(b',');
     }
     put_json_string(out, name);
     out.extend_from_slice(b":{\"type\":");
-    put_json_string(out, word(kind));
+    put_json_string(out, kind.as_str());
     out.extend_from_slice(b",\"help\":");
     put_json_string(out, help);
-    out.extend_from_slice(b",\"unit\":");
-    put_json_string(out, unit);
+    if !is_api {
+        out.extend_from_slice(b",\"unit\":");
+        put_json_string(out, unit);
+    }
 }
 
 /// `,"labels":{},"value":n,"timestamp":n` without the comma.
@@ -72,7 +65,7 @@ fn end(out: &mut Vec<u8>, is_api: bool, samples: &[Vec<u8>]) {
 }
 
 pub(super) fn put_live(out: &mut Vec<u8>, is_first: bool, is_api: bool, now: Timestamp, family: &LiveFamily) {
-    begin(out, is_first, family.name, family.kind, family.help, family.unit);
+    begin(out, is_first, is_api, family.name, family.kind, family.help, family.unit);
     let samples: Vec<_> = family
         .samples
         .iter()
@@ -95,42 +88,22 @@ pub(super) fn put_family(
 ) {
     let metric = &*family.metric;
     let is_first = out.is_empty();
-    begin(out, is_first, &metric.name, family.kind, &metric.help, metric.unit.as_str());
+    begin(out, is_first, is_api, &metric.name, family.kind, &metric.help, metric.unit.as_str());
     let mut samples = Vec::new();
-    if let Some(labels) = zero {
+    walk(view, family, text, zero, |walked| {
         let mut sample = Vec::new();
-        put_sample(&mut sample, labels, Timestamp(0), |out| out.push(b'0'));
-        samples.push(sample);
-    }
-    let mut column = Distributions::default();
-    let bounds = metric.buckets.as_ref().map_or(&[][..], |buckets| &buckets.bounds[..]);
-    for (ids, slots) in text.ids.chunks(RUN).zip(text.slots.chunks(RUN)) {
-        let mut values = Vec::new();
-        view.read(metric, ids, &mut values);
-        view.read_distributions(ids, &metric.quantiles, bounds.len(), &mut column);
-        let series: Vec<_> = ids.iter().copied().zip(slots.iter().copied()).collect();
-        let mut at = 0;
-        view.labels(metric.kind, &series, |labels| {
-            let (index, mut sample) = (at, Vec::new());
-            at += 1;
-            match values[index] {
-                Some(Value::Counter(v)) => put_sample(&mut sample, labels, v.seen, |out| put_units(out, v.nanos, 9)),
-                Some(Value::Gauge(v)) => {
-                    put_sample(&mut sample, labels, v.time, |out| put_json_f64(out, v.last.unwrap_or(0.0)));
-                }
-                Some(Value::Set(v)) => put_sample(&mut sample, labels, v.seen, |out| put_u64(out, v.distinct)),
-                Some(Value::Distribution(_)) => {
-                    let Some(v) = column.values[index] else { return };
-                    put_sample(&mut sample, labels, v.seen, |out| put_u128(out, v.count));
-                    let quantiles = &column.quantiles[index * metric.quantiles.len()..][..metric.quantiles.len()];
-                    let buckets = &column.buckets[index * bounds.len()..][..bounds.len()];
-                    put_distribution(&mut sample, view, metric, &v, quantiles, bounds, buckets);
-                }
-                None => return,
-            }
-            samples.push(sample);
+        // A series that nothing has reached yet is as old as the epoch.
+        let time = walked.time.unwrap_or(Timestamp(0));
+        put_sample(&mut sample, walked.labels, time, |out| match walked.value {
+            SampleValue::Units(units, exponent) => put_units(out, units, exponent),
+            SampleValue::Float(value) => put_json_f64(out, value),
+            SampleValue::Distribution(value, ..) => put_u128(out, value.count),
         });
-    }
+        if let SampleValue::Distribution(value, quantiles, buckets) = walked.value {
+            put_distribution(&mut sample, view, metric, value, quantiles, buckets);
+        }
+        samples.push(sample);
+    });
     end(out, is_api, &samples);
 }
 
@@ -140,9 +113,9 @@ fn put_distribution(
     metric: &Metric,
     value: &DistributionValue,
     quantiles: &[i64],
-    bounds: &[f64],
     buckets: &[u128],
 ) {
+    let bounds = metric.buckets.as_ref().map_or(&[][..], |buckets| &buckets.bounds[..]);
     let exponent = metric.scale.exponent();
     let put_extreme = |out: &mut Vec<u8>, key: &str, units: Option<i64>| {
         out.extend_from_slice(key.as_bytes());

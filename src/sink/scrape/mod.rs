@@ -7,11 +7,15 @@
 
 mod gzip;
 mod json;
+mod protobuf;
 mod render;
+mod table;
+mod walk;
 
 use crate::codec::exposition::{
-    CONTENT_TYPE_JSON, CONTENT_TYPE_OPENMETRICS, CONTENT_TYPE_TEXT, FamilyHead, FamilyType, OPENMETRICS_END,
-    TextFormat, put_float, put_head, put_labels, put_prefix, window_name,
+    CONTENT_TYPE_CSV, CONTENT_TYPE_INFLUX, CONTENT_TYPE_JSON, CONTENT_TYPE_OPENMETRICS, CONTENT_TYPE_PROTOBUF,
+    CONTENT_TYPE_TEXT, CSV_HEADER, FamilyHead, FamilyType, OPENMETRICS_END, TextFormat, put_float, put_head,
+    put_labels, put_prefix, window_name,
 };
 use crate::event::{Group, Kind, Labels, Metric, Timestamp};
 use crate::view::View;
@@ -32,10 +36,16 @@ pub enum ScrapeFormat {
     Text,
     /// OpenMetrics 1.0; `_created` lines as the pipeline file says.
     OpenMetrics,
+    /// Prometheus's protobuf, with native histograms.
+    Protobuf,
     /// The object of `/metrics.json`.
     MetricsJson,
     /// The object of `/api/metrics`.
     ApiJson,
+    /// A table, one row a series.
+    Csv,
+    /// InfluxDB's line protocol.
+    Influx,
 }
 
 /// What is asked for.
@@ -61,6 +71,28 @@ pub struct ScrapeBody {
     /// The body, in pieces to be sent one after another: the large one is shared with every scrape of the
     /// same revision.
     pub pieces: [Arc<Vec<u8>>; 3],
+}
+
+impl ScrapeFormat {
+    /// The `Content-Type` of its bodies.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            ScrapeFormat::Text => CONTENT_TYPE_TEXT,
+            ScrapeFormat::OpenMetrics => CONTENT_TYPE_OPENMETRICS,
+            ScrapeFormat::Protobuf => CONTENT_TYPE_PROTOBUF,
+            ScrapeFormat::MetricsJson | ScrapeFormat::ApiJson => CONTENT_TYPE_JSON,
+            ScrapeFormat::Csv => CONTENT_TYPE_CSV,
+            ScrapeFormat::Influx => CONTENT_TYPE_INFLUX,
+        }
+    }
+
+    /// True when a metric is one member, row or line whatever `expose` says, not a family for each.
+    fn is_per_metric(self) -> bool {
+        match self {
+            ScrapeFormat::Text | ScrapeFormat::OpenMetrics | ScrapeFormat::Protobuf => false,
+            ScrapeFormat::MetricsJson | ScrapeFormat::ApiJson | ScrapeFormat::Csv | ScrapeFormat::Influx => true,
+        }
+    }
 }
 
 impl ScrapeBody {
@@ -142,8 +174,8 @@ struct Body {
 #[derive(Default)]
 struct Inner {
     plan: ScrapePlan,
-    /// By metric number.
-    texts: HashMap<u32, FamilyText, foldhash::fast::FixedState>,
+    /// By metric number and whether it is of protobuf.
+    texts: HashMap<(u32, bool), FamilyText, foldhash::fast::FixedState>,
     bodies: HashMap<(ScrapeFormat, Option<String>, Vec<String>), Body>,
     requests: u64,
 }
@@ -204,11 +236,7 @@ impl Scrape {
         let body = inner.bodies.get_mut(&key).expect("inserted above");
         body.last_used = inner.requests;
         let (head, tail) = self.around(request, &live, body, created);
-        let content_type = match request.format {
-            ScrapeFormat::Text => CONTENT_TYPE_TEXT,
-            ScrapeFormat::OpenMetrics => CONTENT_TYPE_OPENMETRICS,
-            ScrapeFormat::MetricsJson | ScrapeFormat::ApiJson => CONTENT_TYPE_JSON,
-        };
+        let content_type = request.format.content_type();
         let pieces = if request.gzip {
             gzip::join(&head, body.gzip.get_or_insert_with(|| Segment::new(&body.bytes)), &tail)
         } else {
@@ -243,6 +271,12 @@ impl Scrape {
                 }
                 tail.extend_from_slice(if is_api { b"}}" } else { b"}" });
             }
+            ScrapeFormat::Protobuf => families.for_each(|family| protobuf::put_live(&mut tail, family)),
+            ScrapeFormat::Csv => {
+                head.extend_from_slice(CSV_HEADER);
+                families.for_each(|family| table::put_live_csv(&mut tail, live.now, family));
+            }
+            ScrapeFormat::Influx => families.for_each(|family| table::put_live_influx(&mut tail, live.now, family)),
         }
         (head, tail)
     }
@@ -267,7 +301,6 @@ impl Scrape {
                 return Err(UnknownGroup { known });
             }
         }
-        let is_json = matches!(request.format, ScrapeFormat::MetricsJson | ScrapeFormat::ApiJson);
         let mut exposed = Vec::new();
         for metric in metrics {
             let is_here = match (&metric.group, request.group.as_deref()) {
@@ -290,7 +323,7 @@ impl Scrape {
                 Kind::Gauge | Kind::Set => push(name, FamilyType::Gauge),
                 Kind::Distribution if metric.expose.histogram => {
                     push(name, FamilyType::Histogram);
-                    if metric.expose.summary && !is_json {
+                    if metric.expose.summary && !request.format.is_per_metric() {
                         push(window_name(&metric.name, metric.unit.as_str()), FamilyType::Summary);
                     }
                 }

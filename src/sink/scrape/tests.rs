@@ -1,5 +1,7 @@
 //! Whole bodies: golden text, groups, filters, caching, the live set.
 
+mod formats;
+
 use super::*;
 use crate::delta::part::{DistributionRow, PartWriter};
 use crate::delta::testing::metric;
@@ -10,6 +12,15 @@ use crate::store::{Committed, Fold, SeriesRow};
 use crate::view::{ViewFold, view};
 use std::io::Read;
 
+const ALL_FORMATS: [ScrapeFormat; 7] = [
+    ScrapeFormat::Text,
+    ScrapeFormat::OpenMetrics,
+    ScrapeFormat::Protobuf,
+    ScrapeFormat::MetricsJson,
+    ScrapeFormat::ApiJson,
+    ScrapeFormat::Csv,
+    ScrapeFormat::Influx,
+];
 const CREATED: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
 struct Bench {
@@ -121,7 +132,8 @@ fn filled() -> (Bench, ScrapePlan) {
         (m.unit, m.scale) = (Unit::Seconds, Scale::NANO);
         m.expose = Expose { summary: true, histogram: true };
         m.quantiles = Arc::new([0.5, 0.99]);
-        m.buckets = Some(Arc::new(Buckets { bounds: [0.05, 1.0].into(), units: [50_000_000, 1_000_000_000].into() }));
+        m.buckets =
+            Some(Arc::new(Buckets { first: 0, bounds: [0.05, 1.0].into(), units: [50_000_000, 1_000_000_000].into() }));
         m.group = Group::Named("models".into());
     });
     let users = edit(3, "users", Kind::Set, |_| {});
@@ -263,7 +275,7 @@ fn json_bodies_parse_and_say_the_same() {
 fn q3_a_body_is_shared_until_something_changes_and_gzip_is_the_same() {
     let (mut bench, plan) = filled();
     let scrape = bench.scrape(plan);
-    for format in [ScrapeFormat::Text, ScrapeFormat::OpenMetrics, ScrapeFormat::MetricsJson, ScrapeFormat::ApiJson] {
+    for format in ALL_FORMATS {
         let plain = scrape.render(&request(format)).expect("no group");
         let zipped = scrape.render(&ScrapeRequest { gzip: true, ..request(format) }).expect("no group");
         assert!(zipped.gzip && zipped.content_type == plain.content_type);
