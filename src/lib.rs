@@ -72,6 +72,7 @@
 //! | [`shard`] | decode, resolve, combine; the rings of in-process producers |
 //! | [`store`] | the commit log in one redb file: transactions, recovery, segments, damage and full disks |
 //! | [`view`] | totals and sliding windows, folded from durable commits only |
+//! | [`query`] | PromQL over slices: parsed, bounded, every quantile with its bound |
 //! | [`source`] | sockets, this machine, this process, and the handles of the embedding program |
 //! | [`sink`] | what tells the world: the bodies of a scrape |
 //! | [`pipeline`] | the file as written, the plan as meant, the running graph, [`Pipeline`] |
@@ -113,8 +114,10 @@ pub mod actor;
 pub mod shard;
 pub mod store;
 pub mod view;
+pub mod query;
 pub mod source;
 pub mod sink;
+pub mod record;
 // The whole, and its two front ends.
 pub mod pipeline;
 pub mod http;
@@ -125,7 +128,8 @@ pub use pipeline::{BuildError, Builder, Pipeline, ReadError, Report, StartError}
 pub use sink::scrape::{ScrapeBody, ScrapeFormat, ScrapeRequest};
 pub use source::inproc::shared::{Counter, Gauge, Histogram, Set};
 pub use source::inproc::{
-    HandleError, LocalCounter, LocalGauge, LocalHistogram, LocalSet, LocalTimer, Producer, Timed, TimedExt, Timer,
+    Event, EventBuilder, EventError, EventValue, HandleError, LocalCounter, LocalGauge, LocalHistogram, LocalSet,
+    LocalTimer, Producer, Timed, TimedExt, Timer,
 };
 pub use view::{DistributionStats, Quantile, Value};
 

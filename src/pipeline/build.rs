@@ -4,15 +4,21 @@
 //! Owns: the defaults of the contract. Invariant: a value that was refused is replaced by its default, so that
 //! one mistake makes one error and the rest of the file is still checked.
 
-use super::config::{Config, DefaultsTable, LimitsTable, PipelineFile, StoreTable};
+use super::build_feed::Scope;
+use super::config::{Config, PipelineFile};
 use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::memory::memory_need;
+use super::names::Names;
 use super::plan::{DefaultsPlan, LimitsPlan, Plan, Quantiles, StorePath, StorePlan, Tier, WINDOW_SLICES_MAX, digits};
-use super::reader::{At, Bytes, Nanos};
+use super::reader::At;
+use super::tables::{DefaultsTable, LimitsTable, StoreTable};
 use super::value::{show_duration, show_size};
-use super::{build_edge, build_metric};
+use super::written::{Bytes, Nanos, TextMap};
+use super::{build_edge, build_expr, build_label, build_metric, build_source, build_typed, build_widgets};
 use crate::event::{Expose, LABEL_VALUE_BYTES_MAX, SliceWidth, is_reserved};
+use crate::rule::typed::TypedConfig;
 use crate::rule::{ExtraLabels, escape_label_name, is_label_name};
+use std::cell::RefCell;
 use std::path::Path;
 
 const MS: i64 = 1_000_000;
@@ -25,14 +31,14 @@ pub(super) const DAY: i64 = 24 * HOUR;
 pub(super) const QUANTILES_MAX: usize = 32;
 
 /// Pages that redb keeps: enough for the tables' upper levels and the rows of a tick.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 /// The same where the rows are in memory anyway.
 const CACHE_BYTES_MEMORY: usize = 8 << 20;
 
 /// Builds the plan of a config.
-pub(super) fn plan(config: &Config, files: &[PipelineFile], errors: &mut Diagnostics) -> Option<Plan> {
+pub(super) fn plan(config: &Config, errors: &mut Diagnostics) -> Option<Plan> {
     let top = &config.top;
-    let name = pipeline_name(config, files, errors);
+    let name = pipeline_name(config, &config.files, errors);
     let slice = nanos(&top.slice, "slice", 10 * SECOND, SECOND..=DAY, errors);
     let slice = SliceWidth::from_nanos(slice)?;
     let window_slices = window(&top.window, 5 * MINUTE, slice, errors);
@@ -45,14 +51,41 @@ pub(super) fn plan(config: &Config, files: &[PipelineFile], errors: &mut Diagnos
         let message = format!("accept_late ({accept}) is shorter than lateness ({late})");
         errors.push(Diagnostic::new(&at.place, message).note(format!("set accept_late to at least \"{late}\"")));
     }
-    let labels = constant_labels(config, errors);
+    let labels = constant_labels(&top.labels, errors);
     let defaults = defaults(&config.defaults, window_slices, &config.limits, errors);
     let store = store(&config.store, &name, slice, errors);
     let limits = limits(&config.limits, errors);
+    let sources = build_source::sources(config, errors);
+    let events = build_typed::events(config, errors);
+    build_source::check_events(config, &events, errors);
+    let pairs = build_typed::pairs(config, &events, errors);
+    let scope = Scope {
+        events: &events,
+        pairs: &pairs,
+        sources: &sources,
+        unbounded: RefCell::default(),
+        pair_feeds: RefCell::default(),
+    };
     let context =
-        build_metric::Context { slice, window_slices, defaults: &defaults, labels: &labels, idle: limits.idle };
-    let metrics = build_metric::metrics(&config.metrics, &context, errors);
+        build_metric::Context { slice, window_slices, defaults: &defaults, labels: &labels, idle: limits.idle, scope };
+    let mut names = Names::of_the_program(&sources, config.events.is_empty());
+    let (metrics, feeds) = build_metric::metrics(&config.metrics, &context, &mut names, errors);
+    build_label::warn_unbounded(&context.scope.unbounded.borrow(), errors);
+    build_expr::check(config, &names, errors);
+    let shown = build_widgets::Shown::build(config, &events, errors);
     let plan = Plan {
+        typed: TypedConfig {
+            // Whoever declares no event at all wants to see which come in, and refuses none.
+            count_unknown: config.events.is_empty(),
+            events: events.into_iter().filter(|event| event.enabled).map(|event| event.spec).collect(),
+            pairs: pairs.into_iter().filter(|pair| pair.enabled).map(|pair| pair.spec).collect(),
+            feeds,
+        },
+        widgets: shown.widgets,
+        panels: shown.panels,
+        rules_files: shown.rules_files,
+        tests: shown.tests,
+        warnings: Diagnostics::new(),
         name,
         slice,
         window_slices,
@@ -65,8 +98,8 @@ pub(super) fn plan(config: &Config, files: &[PipelineFile], errors: &mut Diagnos
         defaults,
         store,
         limits,
-        http: build_edge::http(&config.http, files, errors),
-        sources: build_edge::sources(config, errors),
+        http: build_edge::http(&config.http, &config.files, errors),
+        sources,
         metrics,
         built_in: false,
     };
@@ -140,9 +173,10 @@ fn pipeline_name(config: &Config, files: &[PipelineFile], errors: &mut Diagnosti
     stem.filter(|stem| valid(stem)).unwrap_or("hydrograph").to_owned()
 }
 
-fn constant_labels(config: &Config, errors: &mut Diagnostics) -> Vec<(String, String)> {
+/// Labels with fixed values, sorted; an empty value is no label.
+pub(super) fn constant_labels(at: &Option<At<TextMap>>, errors: &mut Diagnostics) -> Vec<(String, String)> {
     let mut labels: Vec<(String, String)> = Vec::new();
-    for (key, value) in config.top.labels.iter().flat_map(|at| &at.value.0) {
+    for (key, value) in at.iter().flat_map(|at| &at.value.0) {
         let fits = label_name(key, errors);
         if value.len() > LABEL_VALUE_BYTES_MAX {
             let message = format!("the value of label \"{}\" has more than {LABEL_VALUE_BYTES_MAX} bytes", key.value);

@@ -5,11 +5,18 @@
 //! that rules make at run time), so the declared metrics can always be registered.
 
 use super::build::{digits_of, expose, label_name, nanos, quantiles, window};
-use super::config::{BucketsWritten, MetricEntry, MetricTable};
+use super::build_expr::{Order, warn_unknown};
+use super::build_feed::{Feeds, Scope, feeds};
+use super::config::MetricEntry;
 use super::diagnostic::{Diagnostic, Diagnostics};
+use super::forms::BucketsWritten;
+use super::names::Names;
 use super::plan::DefaultsPlan;
 use super::reader::At;
+use super::tables::MetricTable;
 use crate::event::{Buckets, Expose, Group, Kind, Scale, SliceWidth, Unit};
+use crate::query::Expression;
+use crate::rule::typed::FeedSpec;
 use crate::rule::{
     BucketError, DeclaredMetric, NAME_BYTES_MAX, PRESETS, buckets, claims, default_bounds, default_scale,
     escape_metric_name, is_label_name, is_metric_name, is_reserved_name, preset, unit_of_name, unit_of_word,
@@ -24,17 +31,64 @@ pub(super) struct Context<'a> {
     pub(super) defaults: &'a DefaultsPlan,
     pub(super) labels: &'a [(String, String)],
     pub(super) idle: i64,
+    pub(super) scope: Scope<'a>,
 }
 
 const TYPES: [&str; 5] = ["counter", "gauge", "histogram", "summary", "set"];
 
-/// Builds all metrics; those switched off are checked and left out.
-pub(super) fn metrics(entries: &[MetricEntry], context: &Context<'_>, errors: &mut Diagnostics) -> Vec<DeclaredMetric> {
+/// Builds all metrics and what feeds them; those switched off are checked and left out, and so are those whose feeds
+/// all are. `names` learns them all.
+pub(super) fn metrics(
+    entries: &[MetricEntry],
+    context: &Context<'_>,
+    names: &mut Names,
+    errors: &mut Diagnostics,
+) -> (Vec<DeclaredMetric>, Vec<FeedSpec>) {
+    let mut built: Vec<Option<(DeclaredMetric, Feeds)>> = entries.iter().map(|_| None).collect();
+    // Recorded expressions last: they may read metrics that the file declares further down, but no recorded ones.
+    let (fed, recorded): (Vec<usize>, Vec<usize>) = (0..entries.len()).partition(|at| expr_of(&entries[*at]).is_none());
+    for at in fed {
+        built[at] = metric(&entries[at], context, names, errors);
+    }
+    let mut order = Order { later: BTreeMap::new() };
+    for at in recorded.iter().map(|at| &entries[*at]) {
+        order.later.extend(full_name(at, &mut Diagnostics::new()).map(|(name, _)| (name, at.name.place.line())));
+    }
+    for at in recorded {
+        let entry = &entries[at];
+        built[at] = metric(entry, context, names, errors);
+        if let (Some((metric, _)), Some(expr)) = (&built[at], expr_of(entry))
+            && let Ok(expression) = Expression::parse(&expr.value)
+        {
+            order.check(expr, &metric.name, &expression, errors);
+            order.later.remove(&metric.name);
+        }
+    }
+    for expr in entries.iter().filter_map(expr_of) {
+        if let Ok(expression) = Expression::parse(&expr.value) {
+            warn_unknown(expr, &expression, names, errors);
+        }
+    }
+    assemble(entries, built, errors)
+}
+
+/// The expression of a recorded metric.
+fn expr_of(entry: &MetricEntry) -> Option<&At<String>> {
+    entry.table.from.as_ref()?.value.iter().find_map(|at| at.value.expr.as_ref())
+}
+
+/// Those that are on, in the order of the file, none of which clashes with another.
+fn assemble(
+    entries: &[MetricEntry],
+    built: Vec<Option<(DeclaredMetric, Feeds)>>,
+    errors: &mut Diagnostics,
+) -> (Vec<DeclaredMetric>, Vec<FeedSpec>) {
     let mut out: Vec<DeclaredMetric> = Vec::new();
+    let mut fed: Vec<FeedSpec> = Vec::new();
     let mut claimed: BTreeMap<String, String> = BTreeMap::new();
-    for entry in entries {
-        let Some(metric) = metric(entry, context, errors) else { continue };
-        if entry.table.enabled.as_ref().is_some_and(|at| !at.value) {
+    for (entry, built) in entries.iter().zip(built) {
+        let Some((metric, feeds)) = built else { continue };
+        if is_off(entry, &feeds) {
             continue;
         }
         let names = claims(&metric.name, metric.kind, metric.unit, metric.expose);
@@ -48,13 +102,39 @@ pub(super) fn metrics(entries: &[MetricEntry], context: &Context<'_>, errors: &m
             errors.push(Diagnostic::new(&entry.name.place, message).note(note));
             continue;
         }
+        advise(entry, &metric, errors);
         claimed.extend(names.into_iter().map(|name| (name, metric.name.clone())));
+        fed.extend(feeds.feeds.into_iter().map(|feed| FeedSpec { metric: out.len(), ..feed }));
         out.push(metric);
     }
-    out
+    (out, fed)
 }
 
-fn metric(entry: &MetricEntry, context: &Context<'_>, errors: &mut Diagnostics) -> Option<DeclaredMetric> {
+fn is_off(entry: &MetricEntry, feeds: &Feeds) -> bool {
+    feeds.is_off || entry.table.enabled.as_ref().is_some_and(|at| !at.value)
+}
+
+/// Warns of what is allowed and seldom meant.
+fn advise(entry: &MetricEntry, metric: &DeclaredMetric, errors: &mut Diagnostics) {
+    let name = &entry.name;
+    if entry.table.help.as_ref().is_none_or(|at| at.value.trim().is_empty()) {
+        let d = Diagnostic::warning(&name.place, format!("metric \"{}\" has no help", metric.name));
+        errors.push(d.note("add help = \"what it counts, in a sentence\""));
+    }
+    if metric.kind != Kind::Counter && metric.name.ends_with("_total") {
+        let kind = entry.table.r#type.as_ref().map_or(metric.kind.as_str(), |at| at.value.as_str());
+        let d = Diagnostic::warning(&name.place, format!("{kind} \"{}\" is named like a counter", metric.name));
+        errors
+            .push(d.note("it is exposed under exactly this name; dashboards take what ends with _total for a counter"));
+    }
+}
+
+fn metric(
+    entry: &MetricEntry,
+    context: &Context<'_>,
+    names: &mut Names,
+    errors: &mut Diagnostics,
+) -> Option<(DeclaredMetric, Feeds)> {
     let table = &entry.table;
     let (name, namespace) = full_name(entry, errors)?;
     let (kind, own_expose) = kind_of(entry, errors)?;
@@ -80,12 +160,19 @@ fn metric(entry: &MetricEntry, context: &Context<'_>, errors: &mut Diagnostics) 
     }
     let unit = unit_of(table, &name, errors);
     let scale = scale_of(table, kind, unit, errors);
-    let labels = labels_of(table, context, errors);
+    let own = table.labels.is_some().then(|| labels_of(table, errors));
+    let feeds = feeds(entry, kind, own.as_deref(), &context.scope, names, errors);
+    let labels = feeds.labels.clone().unwrap_or_default();
+    if labels.len() + context.labels.len() > crate::event::LABELS_MAX {
+        let place = table.labels.as_ref().map_or(&entry.name.place, |at| &at.place);
+        let message = format!("{} labels with the constant ones", labels.len() + context.labels.len());
+        errors.push(Diagnostic::new(place, message).note(format!("at most {}", crate::event::LABELS_MAX)));
+    }
     let inherited = &context.defaults.undeclared;
     let own = table.quantiles.as_ref().and_then(|at| quantiles(at, errors));
     // Labels with constant values name one series, which never expires.
     let idle = (!labels.is_empty()).then(|| nanos(&table.idle, "idle", context.idle, 1_000_000_000..=i64::MAX, errors));
-    Some(DeclaredMetric {
+    let metric = DeclaredMetric {
         help: table.help.as_ref().map_or_else(|| name.clone(), |at| at.value.clone()),
         namespace,
         kind,
@@ -103,7 +190,9 @@ fn metric(entry: &MetricEntry, context: &Context<'_>, errors: &mut Diagnostics) 
         group: group_of(table, errors),
         idle,
         name,
-    })
+    };
+    names.add(&metric, !is_off(entry, &feeds));
+    Some((metric, feeds))
 }
 
 fn only_distributions(key: &str, place: &super::diagnostic::Place, kind: Kind, errors: &mut Diagnostics) {
@@ -199,7 +288,7 @@ fn scale_of(table: &MetricTable, kind: Kind, unit: Unit, errors: &mut Diagnostic
     })
 }
 
-fn labels_of(table: &MetricTable, context: &Context<'_>, errors: &mut Diagnostics) -> Vec<String> {
+fn labels_of(table: &MetricTable, errors: &mut Diagnostics) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
     for at in table.labels.iter().flat_map(|at| &at.value) {
         if !label_name(at, errors) {
@@ -210,12 +299,6 @@ fn labels_of(table: &MetricTable, context: &Context<'_>, errors: &mut Diagnostic
             continue;
         }
         labels.push(at.value.clone());
-    }
-    if let Some(at) = &table.labels
-        && labels.len() + context.labels.len() > crate::event::LABELS_MAX
-    {
-        let message = format!("{} labels with the constant ones", labels.len() + context.labels.len());
-        errors.push(Diagnostic::new(&at.place, message).note(format!("at most {}", crate::event::LABELS_MAX)));
     }
     labels
 }
@@ -247,7 +330,12 @@ fn buckets_of(
                 return None;
             }
         },
-        BucketsWritten::Bounds(bounds) => bounds.iter().map(|At { value, place }| (*value, place)).unzip(),
+        // The bucket of everything is always there, so `inf` at the end says nothing.
+        BucketsWritten::Bounds(bounds) => {
+            let infinite = bounds.last().is_some_and(|at| at.value == f64::INFINITY);
+            let finite = &bounds[..bounds.len() - usize::from(infinite)];
+            finite.iter().map(|At { value, place }| (*value, place)).unzip()
+        }
     };
     if !shown.histogram {
         if shown.summary {

@@ -1,21 +1,30 @@
-//! The collectors' threads: sources `internal` and `host`, which read values instead of sockets.
+//! The collectors' threads: sources `internal`, `host`, `process` and `gpu`, which read values instead of sockets.
 //!
-//! In: the clock, the store's status, this machine. Out: samples through in-process producers, like anyone
+//! In: the clock, the store's status, this machine, its cards. Out: samples through in-process producers, like anyone
 //! else's. Invariant: a collector that fails says so once and leaves the pipeline running.
 
-use super::plan::{HostPlan, Plan, SourceKind};
+use super::names::shown_as;
+use super::plan::{GpuPlan, HostPlan, Plan, ProcessMatch, ProcessPlan, SourceKind};
 use crate::actor::{Failures, Thread, spawn};
 use crate::channel::{Ended, Receiver, Sender, bounded};
 use crate::delta::SeriesTable;
-use crate::event::{Clock, Kind, SourceIndex};
-use crate::rule::{MetricSpec, Rules};
+use crate::event::{Clock, CommitId, Kind, SourceIndex, Unit};
+use crate::record::{Recorded, Recorder};
+use crate::rule::typed::{LabelSource, SourceFeed};
+use crate::rule::{MetricSpec, Rules, is_reserved_name};
+use crate::shard::{LineOutcome, ShardHandle};
+use crate::source::gpu::GpuCollector;
 use crate::source::host::{HostCollector, HostOptions};
 use crate::source::inproc::{LocalCounter, LocalGauge, LocalHistogram, Producer, Producers};
+use crate::source::process::{ProcessCollector, ProcessFinder};
 use crate::store::StoreHandle;
-use std::collections::HashMap;
-use std::sync::Arc;
+use crate::view::View;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// The source of the pipeline's own metrics.
+const INTERNAL: SourceIndex = SourceIndex(0);
 /// How often `internal` looks.
 const INTERNAL_EVERY: Duration = Duration::from_secs(1);
 /// Two readings of the processors must lie this far apart.
@@ -29,6 +38,22 @@ pub(super) struct Collectors {
 }
 
 impl Collectors {
+    /// Starts the thread that evaluates recorded expressions; what they come to is input of `internal`.
+    pub(super) fn record(
+        &mut self,
+        recorder: Recorder,
+        regroup: Regroup,
+        view: View,
+        shard: ShardHandle,
+        failures: &Failures,
+    ) -> std::io::Result<()> {
+        let (stop, stopped) = bounded::<()>(1);
+        let thread = spawn("record", failures, move || record(recorder, &regroup, &view, &shard, &stopped))?;
+        self.stops.push(stop);
+        self.threads.push(thread);
+        Ok(())
+    }
+
     pub(super) fn stop(self) {
         drop(self.stops);
         self.threads.into_iter().for_each(Thread::join);
@@ -58,13 +83,85 @@ pub(super) fn start(
             }
             SourceKind::Host(host) => {
                 let (host, rules, clock) = (host.clone(), Arc::clone(rules), Arc::clone(clock));
-                spawn(&source.name, failures, move || collect_host(&host, &producers, &rules, &*clock, &stopped))?
+                let name = source.name.clone();
+                spawn(&source.name, failures, move || {
+                    collect_host(&name, &host, &producers, &rules, &*clock, &stopped)
+                })?
+            }
+            SourceKind::Process(process) => {
+                let (process, rules, clock) = (process.clone(), Arc::clone(rules), Arc::clone(clock));
+                let (name, prefix) = (source.name.clone(), shown_as(source));
+                spawn(&source.name, failures, move || {
+                    let Some(into) = Into::new(&producers, &rules, &name, prefix, "process") else { return };
+                    collect_process(&name, &process, into, &*clock, &stopped)
+                })?
+            }
+            SourceKind::Gpu(gpu) => {
+                let (gpu, rules) = (gpu.clone(), Arc::clone(rules));
+                let (name, prefix) = (source.name.clone(), shown_as(source));
+                spawn(&source.name, failures, move || {
+                    let Some(into) = Into::new(&producers, &rules, &name, prefix, "gpu") else { return };
+                    collect_gpu(&name, &gpu, into, &stopped)
+                })?
             }
         };
         collectors.stops.push(stop);
         collectors.threads.push(thread);
     }
     Ok(collectors)
+}
+
+/// Where a reload leaves the next group of recorded expressions.
+pub(super) type Regroup = Arc<Mutex<Option<Vec<Recorded>>>>;
+
+/// How often to look for a commit that a recorded expression has not seen.
+const RECORD_EVERY: Duration = Duration::from_millis(100);
+/// Bytes of results in one message to the shard.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+
+fn record(mut recorder: Recorder, regroup: &Regroup, view: &View, shard: &ShardHandle, stopped: &Receiver<()>) {
+    let mut seen = CommitId(0);
+    while goes_on(stopped, RECORD_EVERY) {
+        if let Some(group) = regroup.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            recorder.replace(group);
+        }
+        let commit = view.last_commit();
+        if commit == seen {
+            continue;
+        }
+        seen = commit;
+        let results = match recorder.advance(view.last_commit_time()) {
+            Ok(results) => results,
+            Err(error) => {
+                tracing::warn!(%error, "recorded expressions wait for the store");
+                continue;
+            }
+        };
+        let mut lines = Vec::new();
+        for (at, result) in results.iter().enumerate() {
+            lines.extend_from_slice(crate::record::event(result).as_bytes());
+            lines.push(b'\n');
+            if lines.len() < RECORD_BYTES_MAX && at + 1 < results.len() {
+                continue;
+            }
+            let sent = shard.lines(
+                INTERNAL,
+                std::mem::take(&mut lines),
+                Box::new(|outcomes| {
+                    for (line, outcome) in outcomes {
+                        if let LineOutcome::Refused(reason, detail) = outcome {
+                            tracing::warn!(%reason, detail, line, "the result of a recorded expression was refused");
+                        }
+                    }
+                }),
+            );
+            if sent.is_err() {
+                tracing::warn!(
+                    "results of recorded expressions found no room in the shard; the next slice has new ones"
+                );
+            }
+        }
+    }
 }
 
 /// Waits; false when it is time to end.
@@ -76,8 +173,8 @@ fn goes_on(stopped: &Receiver<()>, wait: Duration) -> bool {
 struct Own<'p> {
     producer: Producer,
     rules: &'p Rules,
-    gauges: HashMap<(&'static str, String), LocalGauge>,
-    counters: HashMap<(&'static str, String), LocalCounter>,
+    gauges: HashMap<String, LocalGauge>,
+    counters: HashMap<String, LocalCounter>,
 }
 
 impl<'p> Own<'p> {
@@ -88,15 +185,17 @@ impl<'p> Own<'p> {
 
     /// Registers a metric under exactly this name; handles then find it.
     fn declare(&self, name: &str, kind: Kind, help: &str, group: &str) {
-        let mut spec = MetricSpec::new(name, kind, help, group);
-        spec.help = help;
-        if let Err(reason) = self.rules.metric(&spec) {
-            tracing::warn!(name, %reason, "an own metric cannot be kept");
+        self.declare_spec(&MetricSpec::new(name, kind, help, group));
+    }
+
+    fn declare_spec(&self, spec: &MetricSpec<'_>) {
+        if let Err(reason) = self.rules.metric(spec) {
+            tracing::warn!(name = spec.name, %reason, "an own metric cannot be kept");
         }
     }
 
-    fn set(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) {
-        let key = (name, labels.iter().map(|(_, value)| *value).collect::<Vec<_>>().join("\u{1}"));
+    fn set(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let key = series_key(name, labels);
         if !self.gauges.contains_key(&key) {
             let Ok(gauge) = self.producer.gauge_exact(name, labels) else { return };
             self.gauges.insert(key.clone(), gauge);
@@ -104,14 +203,19 @@ impl<'p> Own<'p> {
         self.gauges[&key].set(value);
     }
 
-    fn add(&mut self, name: &'static str, labels: &[(&str, &str)], by: f64) {
-        let key = (name, labels.iter().map(|(_, value)| *value).collect::<Vec<_>>().join("\u{1}"));
+    fn add(&mut self, name: &str, labels: &[(&str, &str)], by: f64) {
+        let key = series_key(name, labels);
         if !self.counters.contains_key(&key) {
             let Ok(counter) = self.producer.counter_exact(name, labels) else { return };
             self.counters.insert(key.clone(), counter);
         }
         self.counters[&key].add_f64(by);
     }
+}
+
+fn series_key(name: &str, labels: &[(&str, &str)]) -> String {
+    let values = labels.iter().map(|(_, value)| *value);
+    std::iter::once(name).chain(values).collect::<Vec<_>>().join("\u{1}")
 }
 
 fn internal(
@@ -165,27 +269,228 @@ fn internal(
     }
 }
 
-fn collect_host(plan: &HostPlan, producers: &Arc<Producers>, rules: &Rules, clock: &dyn Clock, stopped: &Receiver<()>) {
-    let options = HostOptions { disk: plan.disk.clone(), ..HostOptions::default() };
+/// What metrics take from one collector: only that is shown.
+pub(super) struct Fed<'p> {
+    producer: Producer,
+    feeds: &'p [SourceFeed],
+    /// By the feed and the label values.
+    handles: HashMap<(usize, Vec<String>), FedHandle>,
+}
+
+enum FedHandle {
+    Gauge(LocalGauge),
+    Counter(LocalCounter),
+    /// Refused: it was said once.
+    None,
+}
+
+impl<'p> Fed<'p> {
+    /// `None` where no metric names this source, or the pipeline has stopped.
+    pub(super) fn new(producers: &Arc<Producers>, rules: &'p Rules, source: &str) -> Option<Fed<'p>> {
+        let feeds = rules.typed().source_feeds(source)?;
+        Some(Fed { producer: producers.producer().ok()?, feeds, handles: HashMap::new() })
+    }
+
+    /// True when some feed takes this label from the collector.
+    pub(super) fn wants_label(&self, label: &str) -> bool {
+        self.feeds.iter().any(|feed| feed.own_labels().any(|own| own == label))
+    }
+
+    /// True when some feed takes this value.
+    pub(super) fn wants(&self, value: &str) -> bool {
+        self.feeds.iter().any(|feed| feed.value == value)
+    }
+
+    /// Gives a value to every metric that takes it. `value` is an increment of a counter, else what a gauge is set to.
+    pub(super) fn record(&mut self, value: &str, labels: &[(&str, &str)], number: f64) {
+        for (at, feed) in self.feeds.iter().enumerate().filter(|(_, feed)| feed.value == value) {
+            // A sample by mount is for metrics by mount, and the other way round.
+            if feed.own_labels().count() != labels.len()
+                || !labels.iter().all(|(label, _)| feed.own_labels().any(|own| own == *label))
+            {
+                continue;
+            }
+            let key = (at, labels.iter().map(|(_, value)| (*value).to_owned()).collect());
+            let handle = self.handles.entry(key).or_insert_with(|| make_handle(&self.producer, feed, labels));
+            match handle {
+                FedHandle::Gauge(gauge) => gauge.set(number * feed.scale),
+                FedHandle::Counter(counter) => counter.add_f64(number * feed.scale),
+                FedHandle::None => {}
+            }
+        }
+    }
+}
+
+fn make_handle(producer: &Producer, feed: &SourceFeed, labels: &[(&str, &str)]) -> FedHandle {
+    let value_of = |label: &str| labels.iter().find(|(known, _)| *known == label).map_or("", |(_, value)| value);
+    let labels: Vec<(&str, &str)> = feed
+        .labels
+        .iter()
+        .map(|(label, from)| match from {
+            LabelSource::Const(text) => (label.as_str(), text.as_str()),
+            LabelSource::Own | LabelSource::Field(_) | LabelSource::Template(_) => (label.as_str(), value_of(label)),
+        })
+        .collect();
+    let name = &feed.metric.name;
+    let made = match feed.metric.kind {
+        Kind::Counter => producer.counter_exact(name, &labels).map(FedHandle::Counter),
+        _ => producer.gauge_exact(name, &labels).map(FedHandle::Gauge),
+    };
+    made.unwrap_or_else(|error| {
+        tracing::warn!(metric = &**name, %error, "a value of a collector cannot be kept");
+        FedHandle::None
+    })
+}
+
+fn collect_host(
+    source: &str,
+    plan: &HostPlan,
+    producers: &Arc<Producers>,
+    rules: &Rules,
+    clock: &dyn Clock,
+    stopped: &Receiver<()>,
+) {
+    let mut fed = Fed::new(producers, rules, source);
+    let options = HostOptions {
+        disk: plan.disk.clone(),
+        by_mount: fed.as_ref().is_some_and(|fed| fed.wants_label("mount")),
+        network_rate: fed.as_ref().is_some_and(|fed| fed.wants("network_bits_per_second")),
+    };
     let mut collector = match HostCollector::new(options, clock.monotonic()) {
         Ok(collector) => collector,
         Err(error) => return tracing::warn!(%error, "source host cannot read this machine"),
     };
     let Some(mut own) = Own::new(producers, rules) else { return };
-    let mut declared = std::collections::HashSet::new();
+    let mut declared = HashSet::new();
     let mut wait = CPU_APART;
     while goes_on(stopped, wait) {
         for sample in collector.collect(clock.monotonic()) {
             let what = sample.what;
+            let labels: Vec<(&str, &str)> = sample.labels.iter().collect();
+            if let Some(fed) = &mut fed {
+                fed.record(what.key, &labels, sample.value);
+                continue;
+            }
             if declared.insert(what.name) {
                 own.declare(what.name, what.kind, what.help, "host");
             }
-            let labels: Vec<(&str, &str)> = sample.labels.iter().collect();
             match what.kind {
                 Kind::Counter => own.add(what.name, &labels, sample.value),
                 _ => own.set(what.name, &labels, sample.value),
             }
         }
         wait = Duration::from_nanos(plan.every.max(0) as u64);
+    }
+}
+
+/// Where the gauges of a collector go: to the metrics that name its values, else to one metric for each value.
+struct Into<'p> {
+    fed: Option<Fed<'p>>,
+    own: Own<'p>,
+    /// What stands before an undeclared name.
+    prefix: String,
+    group: &'static str,
+    declared: HashSet<&'static str>,
+}
+
+impl<'p> Into<'p> {
+    fn new(
+        producers: &Arc<Producers>,
+        rules: &'p Rules,
+        source: &str,
+        prefix: String,
+        group: &'static str,
+    ) -> Option<Into<'p>> {
+        let own = Own::new(producers, rules)?;
+        Some(Into { fed: Fed::new(producers, rules, source), own, prefix, group, declared: HashSet::new() })
+    }
+
+    fn set(&mut self, key: &'static str, unit: Unit, help: &str, labels: &[(&str, &str)], value: f64) {
+        if let Some(fed) = &mut self.fed {
+            return fed.record(key, labels, value);
+        }
+        let name = format!("{}_{key}", self.prefix);
+        let is_reserved = is_reserved_name(&name);
+        if self.declared.insert(key) {
+            if is_reserved {
+                tracing::warn!(
+                    name,
+                    "this name belongs to the program itself, so this value of a collector is not kept"
+                );
+            } else {
+                let spec = MetricSpec::new(&name, Kind::Gauge, help, self.group);
+                self.own.declare_spec(&MetricSpec { unit: Some(unit), ..spec });
+            }
+        }
+        if !is_reserved {
+            self.own.set(&name, labels, value);
+        }
+    }
+
+    /// Lets go of every series, so that those of something that went away expire as others do.
+    fn release(&mut self) {
+        self.own.gauges.clear();
+        if let Some(fed) = &mut self.fed {
+            fed.handles.clear();
+        }
+    }
+}
+
+fn collect_process(source: &str, plan: &ProcessPlan, mut into: Into<'_>, clock: &dyn Clock, stopped: &Receiver<()>) {
+    let finder = match &plan.matches {
+        ProcessMatch::PidFile(path) => ProcessFinder::PidFile(path.clone()),
+        ProcessMatch::Command(text) => ProcessFinder::Command(text.clone()),
+        ProcessMatch::Unit(unit) => ProcessFinder::Unit(unit.clone()),
+    };
+    let mut collector = ProcessCollector::new(finder);
+    // The first reading only begins the first interval of the processor's time.
+    collector.collect(clock.monotonic());
+    let mut wait = CPU_APART;
+    let mut was_there = None;
+    while goes_on(stopped, wait) {
+        let readings = collector.collect(clock.monotonic());
+        let is_there = !readings.is_empty();
+        if was_there != Some(is_there) {
+            match (is_there, was_there) {
+                (true, None) => {}
+                (true, Some(_)) => tracing::info!(source, "the process is there"),
+                (false, _) => {
+                    tracing::warn!(source, "no such process, so there are no values of it until it is started");
+                    into.release();
+                }
+            }
+            was_there = Some(is_there);
+        }
+        for reading in readings {
+            let what = reading.what;
+            into.set(what.key, what.unit, what.help, &[], reading.value);
+        }
+        wait = Duration::from_nanos(plan.every.max(0) as u64);
+    }
+}
+
+fn collect_gpu(source: &str, plan: &GpuPlan, mut into: Into<'_>, stopped: &Receiver<()>) {
+    let mut collector = GpuCollector::new(plan.library.clone());
+    let mut was_there = None;
+    loop {
+        match collector.collect() {
+            Ok(readings) => {
+                was_there = Some(true);
+                for reading in readings {
+                    let (what, gpu) = (reading.what, reading.gpu.to_string());
+                    into.set(what.key, what.unit, what.help, &[("gpu", &gpu)], reading.value);
+                }
+            }
+            Err(error) => {
+                if was_there != Some(false) {
+                    tracing::warn!(source, %error, "there are no values of graphics cards");
+                    into.release();
+                }
+                was_there = Some(false);
+            }
+        }
+        if !goes_on(stopped, Duration::from_nanos(plan.every.max(0) as u64)) {
+            break;
+        }
     }
 }

@@ -1,16 +1,16 @@
-//! The pipeline file as written: which tables and keys there are, and their types. Nothing is judged here.
+//! The pipeline file as written: every value with its place. Nothing is judged here.
 //!
-//! In: files and the variables of the environment. Out: `Config`, every value with its place. Several files
-//! are one pipeline: what is declared twice is an error that names both places. Each file's `namespace` is its
-//! own. Invariant: the lists of keys below are all there is; a key of a later version is an unknown key.
+//! In: files and the variables of the environment. Out: `Config`. Several files are one pipeline, and what they
+//! include belongs to it (`include`); the tables and their keys stand in `tables.rs`. Invariant: what
+//! could not be read is in the diagnostics and missing from the result; the rest is still there to be checked.
 
-use super::diagnostic::{Diagnostic, Diagnostics, Place, SourceText};
-use super::reader::{
-    At, Bytes, Entry, Nanos, Node, NodeKind, Overrides, PREFIX, SecretText, TableReader, TextMap, Written, parse,
-};
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::forms::LeafWritten;
+use super::include::{self, Merged};
+use super::reader::{At, Entry, Node, NodeKind, Overrides, PREFIX, TableReader};
+use super::tables::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// One pipeline file.
 #[derive(Clone, Debug)]
@@ -52,176 +52,19 @@ impl PipelineFile {
 /// The built-in default pipeline.
 pub const BUILT_IN: &str = include_str!("../../pipelines/default.toml");
 
-/// Declares the keys of a table once: the fields, their reading, and the list for "did you mean".
-macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Debug)]
-        #[allow(dead_code, reason = "some tables' place, and the type that chose a source's table, are not asked for again")]
-        pub(super) struct $name {
-            pub(super) place: Place,
-            $(pub(super) $key: Option<At<$kind>>,)*
-        }
-
-        impl $name {
-            pub(super) const KEYS: &'static [&'static str] = &[$(key_name(stringify!($key)),)*];
-
-            /// Reads the keys; `tables` are known beside them.
-            fn read(mut reader: TableReader<'_>, tables: &[&str]) -> $name {
-                let out = $name {
-                    place: reader.place.clone(),
-                    $($key: reader.take(key_name(stringify!($key))),)*
-                };
-                reader.finish(&[Self::KEYS, tables].concat());
-                out
-            }
-        }
-    )*};
-}
-
-const fn key_name(field: &'static str) -> &'static str {
-    match field.as_bytes() {
-        [b'r', b'#', ..] => field.split_at(2).1,
-        _ => field,
-    }
-}
-
-tables! {
-    /// The keys before the first table; `namespace` belongs to each file, `defaults` and so on are tables.
-    TopTable {
-        name: String,
-        slice: Nanos,
-        window: Nanos,
-        lateness: Nanos,
-        accept_late: Nanos,
-        max_future: Nanos,
-        idle_source: Nanos,
-        hold_max: Nanos,
-        labels: TextMap,
-    }
-    DefaultsTable {
-        expose: Vec<At<String>>,
-        quantiles: Vec<At<f64>>,
-        digits: u64,
-        suffixes: bool,
-        extra_labels: String,
-    }
-    StoreTable {
-        path: String,
-        commit_every: Nanos,
-        retention: Vec<At<TierWritten>>,
-        max_size: Bytes,
-    }
-    LimitsTable {
-        series: u64,
-        series_per_metric: u64,
-        stored_series: u64,
-        cells: u64,
-        pending: Bytes,
-        memory: Bytes,
-        idle: Nanos,
-    }
-    HttpTable {
-        enabled: bool,
-        listen: Vec<At<String>>,
-        token_file: String,
-        token: SecretText,
-        created: bool,
-    }
-    SocketTable {
-        r#type: String,
-        enabled: bool,
-        listen: Vec<At<String>>,
-        mode: String,
-        group: String,
-        threads: String,
-    }
-    HostTable {
-        r#type: String,
-        enabled: bool,
-        every: Nanos,
-        disk: String,
-    }
-    InternalTable {
-        r#type: String,
-        enabled: bool,
-    }
-    MetricTable {
-        r#type: String,
-        help: String,
-        unit: String,
-        scale: f64,
-        buckets: BucketsWritten,
-        expose: Vec<At<String>>,
-        quantiles: Vec<At<f64>>,
-        digits: u64,
-        window: Nanos,
-        idle: Nanos,
-        enabled: bool,
-        labels: Vec<At<String>>,
-        namespace: String,
-        group: String,
-    }
-}
-
-/// A tier of the retention: `"24h"` or `{ resolution = "10s", keep = "24h" }`.
-#[derive(Clone, Debug)]
-pub(super) struct TierWritten {
-    pub(super) resolution: Option<At<Nanos>>,
-    pub(super) keep: Option<At<Nanos>>,
-}
-
-impl Written for TierWritten {
-    fn read(node: Node) -> Result<TierWritten, Diagnostic> {
-        let place = node.place.clone();
-        let NodeKind::Table(entries) = node.kind else {
-            let keep = Nanos::read(node)?;
-            return Ok(TierWritten { resolution: None, keep: Some(At { value: keep, place }) });
-        };
-        let mut tier = TierWritten { resolution: None, keep: None };
-        for entry in entries {
-            let place = entry.node.place.clone();
-            let field = match entry.key.as_str() {
-                "resolution" => &mut tier.resolution,
-                "keep" => &mut tier.keep,
-                other => {
-                    let message = format!("unknown key \"{other}\" in a tier of retention");
-                    return Err(Diagnostic::new(&entry.key_place, message).nearest(other, ["resolution", "keep"]));
-                }
-            };
-            *field = Some(At { value: Nanos::read(entry.node)?, place });
-        }
-        Ok(tier)
-    }
-}
-
-/// Bounds, or the name of a preset.
-#[derive(Clone, Debug)]
-pub(super) enum BucketsWritten {
-    Preset(String),
-    Bounds(Vec<At<f64>>),
-}
-
-impl Written for BucketsWritten {
-    fn read(node: Node) -> Result<BucketsWritten, Diagnostic> {
-        match &node.kind {
-            NodeKind::Text { text, .. } if !text.contains(|c: char| c.is_ascii_digit()) => {
-                Ok(BucketsWritten::Preset(text.clone()))
-            }
-            _ => Vec::<At<f64>>::read(node).map(BucketsWritten::Bounds),
-        }
-    }
-}
-
 /// A source by its type.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a handful of them, read once")]
 pub(super) enum SourceTable {
     Socket(SocketTable),
     Host(HostTable),
+    Process(ProcessTable),
+    Gpu(GpuTable),
     Internal(InternalTable),
 }
 
-pub(super) const SOURCE_TYPES: [&str; 3] = ["socket", "host", "internal"];
+/// The types of sources.
+pub(super) const SOURCE_TYPES: [&str; 5] = ["socket", "host", "process", "gpu", "internal"];
 
 /// `[metrics.NAME]` and the namespace of its file.
 #[derive(Clone, Debug)]
@@ -231,42 +74,47 @@ pub(super) struct MetricEntry {
     pub(super) namespace: Option<At<String>>,
 }
 
+/// A table with a name.
+pub(super) type Named<T> = (At<String>, T);
+
 /// Everything the files say.
 #[derive(Debug)]
 pub(super) struct Config {
+    /// Those given, then those included.
+    pub(super) files: Vec<PipelineFile>,
     pub(super) top: TopTable,
     pub(super) defaults: DefaultsTable,
     pub(super) store: StoreTable,
     pub(super) limits: LimitsTable,
     pub(super) http: HttpTable,
-    pub(super) sources: Vec<(At<String>, SourceTable)>,
+    pub(super) sources: Vec<Named<SourceTable>>,
+    /// An event that several files declare stands here as often.
+    pub(super) events: Vec<Named<EventTable>>,
+    pub(super) pairs: Vec<Named<PairTable>>,
+    /// Those of included files before those of the file that includes them.
     pub(super) metrics: Vec<MetricEntry>,
+    pub(super) widgets: Vec<Named<Vec<Named<LeafWritten>>>>,
+    pub(super) panels: Vec<At<PanelTable>>,
+    pub(super) rules: Vec<RulesTable>,
+    pub(super) tests: Vec<At<TestTable>>,
 }
 
-/// The tables that stand once, besides the top level.
-const SINGLE: [&str; 4] = ["defaults", "store", "limits", "http"];
+/// Reads a file that another one includes.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<PipelineFile, Diagnostic>;
 
 /// Reads the files as one pipeline. Whatever could be read is in the result; what could not, in `errors`.
 pub(super) fn read(
     files: &[PipelineFile],
     variables: &BTreeMap<String, String>,
+    read_file: ReadFile<'_>,
     errors: &mut Diagnostics,
 ) -> Option<Config> {
     let overrides = Overrides::new(variables);
-    let mut merged = Merged::default();
-    let mut home: Option<Place> = None;
-    for file in files {
-        let source = Arc::new(SourceText { name: file.name.clone(), text: file.text.clone() });
-        home.get_or_insert_with(|| Place { source: source.clone(), span: 0..0, variable: None });
-        let place = Place { source: source.clone(), span: 0..0, variable: None };
-        let entries = parse(&source, variables, errors);
-        merged.add(entries, &place, &overrides, errors);
-    }
-    let home = home?;
-
-    let Merged { top, mut single, sources, metrics } = merged;
+    let (home, files, merged) = include::merge(files, variables, &overrides, read_file, errors)?;
+    let Merged { top, mut single, sources, events, pairs, metrics, widgets, panels, rules, tests } = merged;
     let reader = TableReader::new("[top level]".into(), PREFIX.into(), home.clone(), top, &overrides, errors);
-    let top = TopTable::read(reader, &["namespace", "sources", "metrics", "defaults", "store", "limits", "http"]);
+    let tables: Vec<&str> = [FileTable::KEYS, &include::SINGLE, &include::NAMED].concat();
+    let top = TopTable::open(reader, &tables);
 
     let mut open = |name: &str, errors: &mut Diagnostics| {
         let node = single.remove(name);
@@ -278,36 +126,77 @@ pub(super) fn read(
             let (entries, place) = open($name, errors);
             let variable = Overrides::variable(PREFIX, $name);
             let label = concat!("[", $name, "]").into();
-            $table::read(TableReader::new(label, variable, place, entries, &overrides, errors), &[])
+            $table::open(TableReader::new(label, variable, place, entries, &overrides, errors), &[])
         }};
     }
     let defaults = single!(DefaultsTable, "defaults");
     let store = single!(StoreTable, "store");
     let limits = single!(LimitsTable, "limits");
     let http = single!(HttpTable, "http");
-    let sources = sources.into_iter().filter_map(|entry| read_source(entry, &overrides, errors)).collect();
-    let metrics = metrics
-        .into_iter()
-        .map(|(entry, namespace)| {
-            let variable = Overrides::variable(&Overrides::variable(PREFIX, "metrics"), &entry.key);
-            let label = format!("[metrics.{}]", entry.key);
-            let name = At { value: entry.key.clone(), place: entry.key_place.clone() };
-            let place = entry.key_place.clone();
-            let rest = table_of(Some(entry), errors);
-            let table = MetricTable::read(TableReader::new(label, variable, place, rest, &overrides, errors), &[]);
-            MetricEntry { name, table, namespace }
-        })
-        .collect();
+    macro_rules! named {
+        ($entries:expr, $kind:literal, $open:expr) => {
+            $entries.into_iter().map(|entry| named(entry, $kind, &overrides, errors, $open)).collect()
+        };
+    }
+    let sources: Vec<Named<Option<SourceTable>>> = named!(sources, "sources", open_source);
+    let config = Config {
+        files,
+        top,
+        defaults,
+        store,
+        limits,
+        http,
+        sources: sources.into_iter().filter_map(|(name, table)| Some((name, table?))).collect(),
+        events: named!(events, "events", |reader| EventTable::open(reader, &[])),
+        pairs: named!(pairs, "pairs", |reader| PairTable::open(reader, &[])),
+        metrics: metrics
+            .into_iter()
+            .map(|(entry, namespace)| {
+                let open = |reader: TableReader<'_>| MetricTable::open(reader, &[]);
+                let (name, table) = named(entry, "metrics", &overrides, errors, open);
+                MetricEntry { name, table, namespace }
+            })
+            .collect(),
+        widgets: named!(widgets, "widgets", open_widget),
+        panels: include::list_of(panels, errors),
+        rules: rules
+            .into_iter()
+            .map(|entry| {
+                let (place, entries) = (entry.key_place.clone(), table_of(Some(entry), errors));
+                let variable = Overrides::variable(PREFIX, "rules");
+                RulesTable::open(TableReader::new("[rules]".into(), variable, place, entries, &overrides, errors), &[])
+            })
+            .collect(),
+        tests: include::list_of(tests, errors),
+    };
     for variable in overrides.unused() {
         errors.push(
             Diagnostic::bare(format!("environment variable {variable} names no key of the pipeline"))
                 .note("a key's variable is its path in capitals with \"__\" between, as in HYDROGRAPH_HTTP__LISTEN"),
         );
     }
-    Some(Config { top, defaults, store, limits, http, sources, metrics })
+    Some(config)
 }
 
-fn table_of(entry: Option<Entry>, errors: &mut Diagnostics) -> Vec<Entry> {
+/// Reads one table with a name, `[KIND.NAME]`.
+fn named<T>(
+    entry: Entry,
+    kind: &str,
+    overrides: &Overrides<'_>,
+    errors: &mut Diagnostics,
+    open: impl FnOnce(TableReader<'_>) -> T,
+) -> Named<T> {
+    let variable = Overrides::variable(&Overrides::variable(PREFIX, kind), &entry.key);
+    let label = format!("[{kind}.{}]", entry.key);
+    let name = At { value: entry.key.clone(), place: entry.key_place.clone() };
+    let place = entry.key_place.clone();
+    let rest = table_of(Some(entry), errors);
+    let table = open(TableReader::new(label, variable, place, rest, overrides, errors));
+    (name, table)
+}
+
+/// The entries of a table; anything else is reported.
+pub(super) fn table_of(entry: Option<Entry>, errors: &mut Diagnostics) -> Vec<Entry> {
     match entry.map(|entry| (entry.key, entry.node)) {
         None => Vec::new(),
         Some((_, Node { kind: NodeKind::Table(entries), .. })) => entries,
@@ -318,12 +207,13 @@ fn table_of(entry: Option<Entry>, errors: &mut Diagnostics) -> Vec<Entry> {
     }
 }
 
-fn read_source(entry: Entry, overrides: &Overrides<'_>, errors: &mut Diagnostics) -> Option<(At<String>, SourceTable)> {
-    let name = At { value: entry.key.clone(), place: entry.key_place.clone() };
-    let variable = Overrides::variable(&Overrides::variable(PREFIX, "sources"), &entry.key);
-    let label = format!("[sources.{}]", entry.key);
-    let rest = table_of(Some(entry), errors);
-    let reader = TableReader::new(label.clone(), variable, name.place.clone(), rest, overrides, errors);
+/// The keys of a widget are its own.
+fn open_widget(mut reader: TableReader<'_>) -> Vec<Named<LeafWritten>> {
+    let keys = reader.keys();
+    keys.into_iter().filter_map(|key| Some((key.clone(), reader.take(&key.value)?.value))).collect()
+}
+
+fn open_source(reader: TableReader<'_>) -> Option<SourceTable> {
     let (kind, place) = match reader.peek("type").map(|entry| &entry.node) {
         Some(Node { kind: NodeKind::Text { text, .. }, place }) => (text.clone(), place.clone()),
         Some(other) => {
@@ -332,83 +222,26 @@ fn read_source(entry: Entry, overrides: &Overrides<'_>, errors: &mut Diagnostics
             return None;
         }
         None => {
-            let message = format!("{label} has no type");
-            reader
-                .errors
-                .push(Diagnostic::new(&name.place, message).note("add type = \"socket\", \"host\" or \"internal\""));
+            let message = format!("{} has no type", reader.label);
+            let known = SOURCE_TYPES.map(|known| format!("\"{known}\"")).join(", ");
+            reader.errors.push(Diagnostic::new(&reader.place, message).note(format!("add type = one of {known}")));
             return None;
         }
     };
-    let table = match kind.as_str() {
-        "socket" => SourceTable::Socket(SocketTable::read(reader, &[])),
-        "host" => SourceTable::Host(HostTable::read(reader, &[])),
-        "internal" => SourceTable::Internal(InternalTable::read(reader, &[])),
+    Some(match kind.as_str() {
+        "socket" => SourceTable::Socket(SocketTable::open(reader, &[])),
+        "host" => SourceTable::Host(HostTable::open(reader, &[])),
+        "process" => SourceTable::Process(ProcessTable::open(reader, &[])),
+        "gpu" => SourceTable::Gpu(GpuTable::open(reader, &[])),
+        "internal" => SourceTable::Internal(InternalTable::open(reader, &[])),
         other => {
             let message = format!("unknown source type \"{other}\"");
-            reader.errors.push(Diagnostic::new(&place, message).nearest(other, SOURCE_TYPES));
+            let diagnostic = Diagnostic::new(&place, message).nearest(other, SOURCE_TYPES);
+            reader.errors.push(match other {
+                "kafka" => diagnostic.note("this version reads no Kafka topics yet"),
+                _ => diagnostic,
+            });
             return None;
         }
-    };
-    Some((name, table))
-}
-
-/// The tables of all files, each name once.
-#[derive(Default)]
-struct Merged {
-    top: Vec<Entry>,
-    single: BTreeMap<String, Entry>,
-    sources: Vec<Entry>,
-    metrics: Vec<(Entry, Option<At<String>>)>,
-}
-
-impl Merged {
-    fn add(&mut self, entries: Vec<Entry>, file: &Place, overrides: &Overrides<'_>, errors: &mut Diagnostics) {
-        let (namespace, entries): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(|entry| entry.key == "namespace");
-        let mut reader =
-            TableReader::new("[top level]".into(), PREFIX.into(), file.clone(), namespace, overrides, errors);
-        let namespace: Option<At<String>> = reader.take("namespace");
-        for entry in entries {
-            match entry.key.as_str() {
-                "sources" => {
-                    for source in table_of(Some(entry), errors) {
-                        match self.sources.iter().find(|known| known.key == source.key) {
-                            Some(known) => errors.push(twice("sources.", &source, known)),
-                            None => self.sources.push(source),
-                        }
-                    }
-                }
-                "metrics" => {
-                    for metric in table_of(Some(entry), errors) {
-                        let same = |known: &&(Entry, Option<At<String>>)| {
-                            known.0.key == metric.key
-                                && known.1.as_ref().map(|n| &n.value) == namespace.as_ref().map(|n| &n.value)
-                        };
-                        match self.metrics.iter().find(same) {
-                            Some((known, _)) => errors.push(twice("metrics.", &metric, known)),
-                            None => self.metrics.push((metric, namespace.clone())),
-                        }
-                    }
-                }
-                key if SINGLE.contains(&key) => match self.single.get(key) {
-                    Some(known) => errors.push(twice("", &entry, known)),
-                    None => {
-                        self.single.insert(entry.key.clone(), entry);
-                    }
-                },
-                key => match self.top.iter().find(|known| known.key == key) {
-                    Some(known) => errors.push(twice("", &entry, known)),
-                    None => self.top.push(entry),
-                },
-            }
-        }
-    }
-}
-
-fn twice(path: &str, second: &Entry, first: &Entry) -> Diagnostic {
-    let source = &first.key_place.source;
-    let start = first.key_place.span.start.min(source.text.len());
-    let line = source.text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count() + 1;
-    Diagnostic::new(&second.key_place, format!("\"{path}{}\" is declared twice", second.key))
-        .note(format!("first in {}:{line}", source.name))
+    })
 }

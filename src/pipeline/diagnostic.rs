@@ -27,9 +27,52 @@ pub struct Place {
     pub variable: Option<Arc<str>>,
 }
 
+impl Place {
+    /// A part of the text that this place holds: `range` are bytes of `text`. The whole place where the file writes
+    /// the text otherwise (escapes, references, a variable).
+    #[must_use]
+    pub fn inside(&self, text: &str, range: &Range<usize>) -> Place {
+        let written = self.source.text.get(self.span.clone()).and_then(|raw| raw.find(text));
+        match written {
+            Some(at) if self.variable.is_none() && range.start <= range.end && range.end <= text.len() => {
+                let start = self.span.start + at;
+                Place { span: start + range.start..start + range.end, ..self.clone() }
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// `my.toml:12`
+    pub fn line(&self) -> String {
+        format!("{}:{}", self.source.name, Line::of(&self.source.text, &self.span).number)
+    }
+
+    /// `my.toml:12:3`, or the variable.
+    pub fn shown(&self) -> String {
+        match &self.variable {
+            Some(variable) => format!("environment variable {variable}"),
+            None => {
+                let line = Line::of(&self.source.text, &self.span);
+                format!("{}:{}:{}", self.source.name, line.number, line.column)
+            }
+        }
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The pipeline does not start.
+    Error,
+    /// It starts, and this is worth a look.
+    Warning,
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
     /// What is wrong, lower-case, with the value and the limit.
     pub message: String,
     /// Where; `None` where a file could not be read at all.
@@ -41,12 +84,17 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error at a place.
     pub fn new(place: &Place, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { message: message.into(), place: Some(place.clone()), notes: Vec::new() }
+        Diagnostic { severity: Severity::Error, message: message.into(), place: Some(place.clone()), notes: Vec::new() }
+    }
+
+    /// A warning at a place.
+    pub fn warning(place: &Place, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::new(place, message) }
     }
 
     /// An error without a place.
     pub fn bare(message: impl Into<String>) -> Diagnostic {
-        Diagnostic { message: message.into(), place: None, notes: Vec::new() }
+        Diagnostic { severity: Severity::Error, message: message.into(), place: None, notes: Vec::new() }
     }
 
     /// Adds a note.
@@ -66,6 +114,16 @@ impl Diagnostic {
             None => self.note(format!("known here: {}", known.join(", "))),
         }
     }
+
+    /// Adds `did you mean` where something is near, and nothing else: for long lists.
+    #[must_use]
+    pub fn nearest_only<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Diagnostic {
+        let known: Vec<&str> = known.into_iter().collect();
+        match nearest(word, &known) {
+            Some(best) => self.note(format!("did you mean \"{best}\"?")),
+            None => self,
+        }
+    }
 }
 
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -77,7 +135,11 @@ fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        writeln!(f, "{severity}: {}", self.message)?;
         let mut margin = 1;
         if let Some(place) = &self.place {
             let line = Line::of(&place.source.text, &place.span);
@@ -108,8 +170,12 @@ fn redacted(line: &str) -> std::borrow::Cow<'_, str> {
     for word in ["token", "password", "secret"] {
         for (at, _) in lower.match_indices(word) {
             let tail = &lower[at + word.len()..];
+            // The word ends its key, or a part of it: `token`, `token_x`, not `tokens` or a value somewhere in the line.
+            let key = |c: char| c.is_ascii_alphanumeric() || "_-\"' ".contains(c);
             if let Some(equals) = tail.find('=')
                 && !tail.starts_with("_file")
+                && !tail.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && tail[..equals].chars().all(key)
             {
                 return format!("{}= …", &line[..at + word.len() + equals]).into();
             }
@@ -182,23 +248,39 @@ impl Diagnostics {
         self.0.is_empty()
     }
 
+    /// Errors among them.
+    pub(super) fn errors(&self) -> usize {
+        self.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
+    }
+
     /// Them.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.iter()
     }
 
-    /// `value` if nothing is wrong, else everything that is, sorted by place.
+    /// The warnings, if there is no error, else the errors; both sorted by place.
     ///
     /// # Errors
-    /// The diagnostics themselves, when there are any.
-    pub fn into_result<T>(self, value: T) -> Result<T, Diagnostics> {
-        if self.0.is_empty() { Ok(value) } else { Err(self.sorted()) }
+    /// The errors, when there are any.
+    pub fn into_warnings(self) -> Result<Diagnostics, Diagnostics> {
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            self.0.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
+        if errors.is_empty() { Ok(Diagnostics(warnings).sorted()) } else { Err(Diagnostics(errors).sorted()) }
     }
 
     /// Them in the order of the text.
     pub(super) fn sorted(mut self) -> Diagnostics {
         self.0.sort_by_key(|d| d.place.as_ref().map(|p| (p.source.name.clone(), p.span.start)));
         self
+    }
+}
+
+impl IntoIterator for Diagnostics {
+    type Item = Diagnostic;
+    type IntoIter = std::vec::IntoIter<Diagnostic>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

@@ -4,30 +4,38 @@
 //! thread of the pipeline. Invariants: what was accepted before a stop is committed before it returns; a
 //! panic in any actor is remembered and ends the whole (one for all).
 
-use super::collect::{self, Collectors};
+mod listeners;
+
+use super::collect::{self, Collectors, Regroup};
 use super::paths::{self, Environment, PathError};
-use super::plan::{Listener, Plan, ReaderThreads, SourceKind, StorePath};
+use super::plan::{Listener, Plan, ReaderThreads, SourceKind, SourcePlan, StorePath};
+use super::recording;
+use super::reload::Loader;
 use crate::actor::{Failures, Thread, spawn};
 use crate::channel::{Waker, bounded};
 use crate::delta::epoch::{ReplayPort, SealSink, ShardPort};
 use crate::delta::{SeriesTable, SourceTally, TableLimits};
-use crate::event::{Clock, CommitId, Labels, LabelsBuilder, ShardIndex, SourceIndex};
-use crate::rule::Rules;
+use crate::event::{Clock, CommitId, Labels, LabelsBuilder, Metric, ShardIndex, SourceIndex};
+use crate::query::world::Worlds;
+use crate::record::Recorder;
+use crate::rule::{Rules, SharedRules};
 use crate::shard::ring::RingPolicy;
-use crate::shard::{Acceptance, Decoder, RecentRejects, Shard, ShardHandle};
+use crate::shard::{Acceptance, Decoder, JsonOptions, RecentRejects, Shard, ShardHandle};
 use crate::source::inproc::{Producers, RING_CAPACITY};
 use crate::source::listener::{BindError, BoundListener, FileAccess, ListenerSpec, bind, warn_of_short_datagram_queue};
 use crate::source::reactor::Reactor;
 use crate::source::shard_loop::{Buffers, ShardLoop};
 use crate::source::split::{ShardInbox, SplitReader};
 use crate::store::{
-    Ledger, LedgerConfig, LedgerPath, Store, StoreActor, StoreError, StoreHandle, StoreLimits, store_channel,
+    EventsPlan, Ledger, LedgerConfig, LedgerPath, Store, StoreActor, StoreError, StoreHandle, StoreLimits,
+    store_channel,
 };
 use crate::view::{View, view};
+use listeners::bind_all;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 /// Buffers of 64 KiB that may wait for a shard from its readers: 2 MiB.
@@ -114,11 +122,14 @@ impl Report {
 
 /// Everything that runs.
 pub(super) struct Graph {
-    pub(super) plan: Plan,
+    plan: RwLock<Arc<Plan>>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) rules: Arc<Rules>,
+    pub(super) rules: Arc<SharedRules>,
     pub(super) table: Arc<SeriesTable>,
     pub(super) view: View,
+    pub(super) worlds: Arc<Worlds>,
+    /// The next group of recorded expressions, until the recorder takes it.
+    pub(super) regroup: Regroup,
     pub(super) store: StoreHandle,
     pub(super) shards: Vec<ShardHandle>,
     pub(super) recent: Arc<RecentRejects>,
@@ -131,6 +142,10 @@ pub(super) struct Graph {
     pub(super) failures: Failures,
     pub(super) started_at: crate::event::Timestamp,
     running: Mutex<Option<Running>>,
+    /// Held while another plan takes over.
+    pub(super) reloading: Mutex<()>,
+    /// How its files are read again.
+    pub(super) loader: OnceLock<Loader>,
 }
 
 /// What a stop takes down, in this order.
@@ -155,9 +170,24 @@ impl Graph {
         SourceIndex(at as u16)
     }
 
+    /// The plan that it runs by now.
+    pub(super) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_plan(&self, plan: Plan) {
+        *self.plan.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
+    }
+
+    /// False once a stop began.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     pub(super) fn constant_labels(&self) -> Labels {
+        let plan = self.plan();
         let mut constant = LabelsBuilder::new();
-        for (key, value) in &self.plan.labels {
+        for (key, value) in &plan.labels {
             constant.push(key.as_str(), value.as_str());
         }
         constant.build().unwrap_or_default()
@@ -192,6 +222,7 @@ impl Graph {
         let (ledger_config, store_path) = ledger_config(&plan, environment)?;
         let is_new_store = store_path.as_ref().is_none_or(|path| !path.exists());
         let ledger = Ledger::open(&ledger_config, now)?;
+        let worlds = Arc::new(Worlds::new(view.clone(), ledger.reader()));
         let mut sources: Vec<String> = plan.sources.iter().map(|source| source.name.clone()).collect();
         sources.push(IN_PROCESS.into());
         sources.push(HTTP_LINES.into());
@@ -205,8 +236,8 @@ impl Graph {
             keep: keep_of(&plan),
             pending: usize::try_from(plan.limits.pending).unwrap_or(usize::MAX),
         };
-        pin_declared(&rules, &table);
-        let store = Store::recover(
+        pin_declared(&rules.declared(), &rules, &table);
+        let mut store = Store::recover(
             ledger,
             Box::new(fold),
             Arc::clone(&table),
@@ -216,15 +247,17 @@ impl Graph {
             shard_count,
             now,
         )?;
+        store.set_plan(EventsPlan::of(&plan.typed));
         let (handle, inbox) = store_channel();
         let recent = Arc::new(RecentRejects::new());
         let failures = Failures::new();
         let acceptance = Acceptance { slice: plan.slice, accept_late: plan.accept_late, max_future: plan.max_future };
         let cache_bytes = (plan.limits.series as usize).saturating_mul(CACHE_BYTES_PER_SERIES).max(16 << 20);
+        let json: Arc<[JsonOptions]> = plan.sources.iter().map(json_options).collect();
         let mut shards = Vec::new();
         let mut handles = Vec::new();
         for index in 0..shard_count {
-            let decoder = Decoder::new(
+            let mut decoder = Decoder::new(
                 Arc::clone(&rules),
                 Arc::clone(&table),
                 Arc::clone(&recent),
@@ -232,6 +265,7 @@ impl Graph {
                 hash_seed(now.0, index),
                 cache_bytes,
             );
+            decoder.set_json_options(Arc::clone(&json));
             let sink: Arc<dyn SealSink> = Arc::new(handle.clone());
             let (shard, shard_handle) = Shard::new(ShardIndex(index as u16), decoder, sink, now)?;
             shards.push(shard);
@@ -305,18 +339,24 @@ impl Graph {
             })?);
             reader_wakers.push(waker);
         }
+        let shared_rules = Arc::new(SharedRules::new(Arc::clone(&rules)));
         let producers = |source: SourceIndex| {
-            Arc::new(Producers::new(
-                Arc::clone(&rules),
+            let producers = Producers::new(
+                Arc::clone(&shared_rules),
                 Arc::clone(&table),
                 handles.clone(),
                 Arc::clone(&clock),
                 source,
                 RING_CAPACITY,
                 RingPolicy::Block,
-            ))
+            );
+            Arc::new(producers.with_recent(Arc::clone(&recent)))
         };
-        let collectors = collect::start(&plan, &producers, &handle, &rules, &table, &clock, &failures)?;
+        let mut collectors = collect::start(&plan, &producers, &handle, &rules, &table, &clock, &failures)?;
+        let group = recording::recorded(&plan, &rules);
+        let recorder = Recorder::new(Arc::clone(&worlds), group, recording::constant_names(&plan), plan.lateness);
+        let regroup = Regroup::default();
+        collectors.record(recorder, Arc::clone(&regroup), view.clone(), handles[0].clone(), &failures)?;
         let running = Running {
             collectors,
             draining,
@@ -329,11 +369,13 @@ impl Graph {
         };
         Ok(Graph {
             producers: producers(in_process),
-            plan,
+            plan: RwLock::new(Arc::new(plan)),
             clock,
-            rules,
+            rules: shared_rules,
             table,
             view,
+            worlds,
+            regroup,
             store: handle,
             shards: handles,
             recent,
@@ -344,6 +386,8 @@ impl Graph {
             failures,
             started_at: now,
             running: Mutex::new(Some(running)),
+            reloading: Mutex::default(),
+            loader: OnceLock::new(),
         })
     }
 
@@ -380,11 +424,12 @@ impl Graph {
         let status = self.store.status();
         let mut tallies = status.tallies;
         tallies.resize_with(self.sources.len(), SourceTally::default);
+        let plan = self.plan();
         Report {
             is_complete,
             last_commit: status.last_commit,
             sources: self.sources.iter().cloned().zip(tallies).collect(),
-            own: self.sources.iter().filter(|name| !self.plan.is_fed(name)).cloned().collect(),
+            own: self.sources.iter().filter(|name| !plan.is_fed(name)).cloned().collect(),
             store_bytes: status.file_bytes,
             failure: self.failures.first(),
         }
@@ -394,6 +439,14 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         self.stop(Duration::from_secs(10));
+    }
+}
+
+/// Where a source's events have their keys.
+pub(super) fn json_options(source: &SourcePlan) -> JsonOptions {
+    match &source.kind {
+        SourceKind::Socket(socket) => socket.json.clone(),
+        _ => JsonOptions::default(),
     }
 }
 
@@ -437,7 +490,7 @@ fn is_split(plan: &Plan, cores: usize) -> bool {
 }
 
 /// The codec of each source: the word of `hydrograph_events_received_total{codec}`.
-fn with_codecs(plan: &Plan, sources: &[String]) -> Vec<(String, &'static str)> {
+pub(super) fn with_codecs(plan: &Plan, sources: &[String]) -> Vec<(String, &'static str)> {
     let codec = |at: usize, name: &String| match plan.sources.get(at).map(|source| &source.kind) {
         Some(SourceKind::Socket(_)) => "dogstatsd",
         None if name == HTTP_LINES => "dogstatsd",
@@ -448,19 +501,23 @@ fn with_codecs(plan: &Plan, sources: &[String]) -> Vec<(String, &'static str)> {
 
 /// Closed slices are kept as long as the longest window and late samples need them; tiers of history come
 /// with the pages.
-fn keep_of(plan: &Plan) -> i64 {
+pub(super) fn keep_of(plan: &Plan) -> i64 {
     let widest = plan.metrics.iter().map(|metric| metric.window_slices).chain([plan.window_slices]).max();
     let window = i64::from(widest.unwrap_or(1) + 1) * plan.slice.nanos();
     plan.store.keep().min(plan.accept_late.max(window)).max(window)
 }
 
 /// Declared metrics without labels exist from the first scrape.
-fn pin_declared(rules: &Rules, table: &SeriesTable) {
-    for metric in rules.declared() {
+pub(super) fn pin_declared<'m>(
+    declared: impl IntoIterator<Item = &'m Arc<Metric>>,
+    rules: &Rules,
+    table: &SeriesTable,
+) {
+    for metric in declared {
         if metric.label_names.as_ref().is_some_and(|names| names.is_empty())
-            && let Ok(labels) = rules.labels_of(&metric, &[])
+            && let Ok(labels) = rules.labels_of(metric, &[])
         {
-            table.intern_pinned(&metric, &labels);
+            table.intern_pinned(metric, &labels);
         }
     }
 }
@@ -479,88 +536,6 @@ fn ledger_config(plan: &Plan, environment: &Environment) -> Result<(LedgerConfig
     let mut config = LedgerConfig::new(path, plan.slice.nanos());
     config.cache_bytes = plan.store.cache;
     Ok((config, file))
-}
-
-type Bound = Vec<(SourceIndex, BoundListener)>;
-
-/// Binds every listener. In the built-in default one that cannot be bound is skipped, with its reason.
-fn bind_all(plan: &Plan, environment: &Environment) -> Result<(Bound, Vec<ListenerState>), StartError> {
-    let mut bound = Vec::new();
-    let mut states = Vec::new();
-    let mut asked = 0;
-    for (index, source) in plan.sources.iter().enumerate().filter(|(_, source)| source.enabled) {
-        let SourceKind::Socket(socket) = &source.kind else { continue };
-        let access = FileAccess { mode: socket.mode, group: socket.group.clone() };
-        for listener in &socket.listen {
-            asked += 1;
-            let spec = listener_spec(listener, environment)?;
-            let kind = kind_of(listener);
-            let state = |address: String, client: String, skipped: Option<String>| ListenerState {
-                source: source.name.clone(),
-                asked: listener.to_string(),
-                kind,
-                address,
-                client,
-                skipped,
-            };
-            match bind(&spec, &access) {
-                Ok(socket) => {
-                    let address = bare_address(&socket.address(), kind);
-                    states.push(state(address, socket.client_line(), None));
-                    bound.push((SourceIndex(index as u16), socket));
-                }
-                Err(error) if plan.built_in => {
-                    let address = bare_address(&spec.to_string(), kind);
-                    let reason = match &error {
-                        BindError::InUse { .. } => "address in use".to_owned(),
-                        other => other.to_string(),
-                    };
-                    states.push(state(address, String::new(), Some(reason)));
-                }
-                Err(error) => return Err(StartError::Bind { source_name: source.name.clone(), error }),
-            }
-        }
-    }
-    if asked > 0 && bound.is_empty() {
-        let reasons: Vec<String> = states
-            .iter()
-            .filter_map(|state| state.skipped.as_ref().map(|reason| format!("{}: {reason}", state.asked)))
-            .collect();
-        return Err(StartError::NoListener(reasons.join("; ")));
-    }
-    if bound.iter().any(|(_, listener)| matches!(listener.spec(), ListenerSpec::UnixDatagram(_))) {
-        warn_of_short_datagram_queue();
-    }
-    Ok((bound, states))
-}
-
-fn listener_spec(listener: &Listener, environment: &Environment) -> Result<ListenerSpec, StartError> {
-    let resolve = |path| -> Result<PathBuf, StartError> {
-        let (path, directory) = paths::socket_path(path, environment)?;
-        if let Some(directory) = directory {
-            directory.create(environment)?;
-        }
-        Ok(path)
-    };
-    Ok(match listener {
-        Listener::UnixDatagram(path) => ListenerSpec::UnixDatagram(resolve(path)?),
-        Listener::UnixStream(path) => ListenerSpec::UnixStream(resolve(path)?),
-        Listener::Udp(address) => ListenerSpec::Udp(*address),
-        Listener::Tcp(address) => ListenerSpec::Tcp(*address),
-    })
-}
-
-fn kind_of(listener: &Listener) -> &'static str {
-    match listener {
-        Listener::UnixDatagram(_) => "unixgram",
-        Listener::UnixStream(_) => "unixstream",
-        Listener::Udp(_) => "udp",
-        Listener::Tcp(_) => "tcp",
-    }
-}
-
-fn bare_address(printed: &str, kind: &str) -> String {
-    printed.strip_prefix(kind).map_or(printed, |rest| rest.trim_start_matches([' ', ':'])).to_owned()
 }
 
 /// A different seed for every decoder and start, so that nobody can prepare colliding keys. The address of

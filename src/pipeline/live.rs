@@ -1,6 +1,6 @@
 //! What a scrape must show even when nothing commits any more (C4).
 //!
-//! In: the store's status, `/proc/self`. Out: families that are rendered at each scrape, beside the shared
+//! In: the store's status, `/proc/self` (through a collector made once, which holds the start time). Out: families that are rendered at each scrape, beside the shared
 //! body. Invariant: reading them needs no commit, no lock that the store holds long, and no disk.
 
 use crate::codec::exposition::FamilyType;
@@ -11,7 +11,13 @@ use crate::source::internal::ProcessCollector;
 use crate::store::StoreStatus;
 
 /// The live set of now.
-pub(super) fn live_values(status: &StoreStatus, sources: &[String], now: Timestamp, started: Timestamp) -> LiveValues {
+pub(super) fn live_values(
+    status: &StoreStatus,
+    process: &ProcessCollector,
+    sources: &[String],
+    now: Timestamp,
+    started: Timestamp,
+) -> LiveValues {
     let seconds = |since: Timestamp| ((now.0 - since.0) as f64 / 1e9).max(0.0);
     let lag = if status.is_up && status.pending_bytes == 0 { 0.0 } else { seconds(status.current_at) };
     let mut families = vec![
@@ -58,7 +64,7 @@ pub(super) fn live_values(status: &StoreStatus, sources: &[String], now: Timesta
     }
     families.push(dropped);
     families.push(in_flight);
-    for sample in ProcessCollector::new().collect() {
+    for sample in process.collect() {
         families.push(LiveFamily {
             name: sample.name,
             kind: if sample.kind == Kind::Counter { FamilyType::Counter } else { FamilyType::Gauge },

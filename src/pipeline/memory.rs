@@ -14,7 +14,8 @@ pub const SERIES_FIXED_BYTES: u64 = 560;
 /// in the caches of two decoders (2 × 80 B).
 pub const SERIES_KEY_BYTES: u64 = 280;
 
-/// One sketch cell: `limits.cells` counts those of the windows, with their counts.
+/// One sketch cell: `limits.cells` counts those of the windows, with their counts, and the buckets of native
+/// histograms, each as two and a half.
 pub const CELL_BYTES: u64 = 4;
 
 /// One metric: name, help, claimed names and their map entries.

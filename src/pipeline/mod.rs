@@ -5,21 +5,40 @@
 
 mod build;
 mod build_edge;
+mod build_expr;
+mod build_feed;
+mod build_label;
 mod build_metric;
+mod build_source;
+mod build_typed;
+mod build_widgets;
 mod collect;
 pub mod config;
 pub mod diagnostic;
+mod forms;
 mod graph;
+mod include;
 mod live;
 pub mod memory;
+pub mod names;
 pub mod paths;
 pub mod plan;
+mod plan_widgets;
 mod reader;
+pub(crate) mod recording;
+pub mod rehearsal;
+mod reload;
 mod running;
+pub mod schema;
+mod tables;
 pub mod value;
+mod widgets;
+mod written;
 
 pub use graph::{ListenerState, Report, StartError};
-pub use running::{BuildError, Builder, Pipeline, ReadError, as_number, series_name};
+pub use reload::{Changes, Loader, ReloadError, ReloadReport};
+pub use running::{BuildError, Builder, EventsRefused, Pipeline, ReadError, as_number, series_name};
+pub use widgets::{POINTS_MAX, TIMEFRAME_HOURS, WidgetError};
 
 #[cfg(test)]
 mod tests;

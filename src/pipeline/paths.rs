@@ -4,11 +4,13 @@
 //! Invariant: this is the only file that reads environment variables, and it does so once per [`Environment`],
 //! so that tests give theirs; a directory under `/tmp` is used only if it is ours and closed to others.
 
+use super::config::PipelineFile;
 use super::plan::{Secret, Token};
+use super::reader::At;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Longest path of a Unix socket in bytes (`sun_path` has 108 with its end).
@@ -116,6 +118,32 @@ pub enum PathError {
         /// `http.token_file`
         path: PathBuf,
     },
+}
+
+/// A path of a pipeline file, relative to the file that names it; `./x` and paths from variables are relative to the
+/// working directory.
+pub(super) fn beside(at: &At<String>, files: &[PipelineFile]) -> PathBuf {
+    let path = Path::new(&at.value);
+    if at.place.variable.is_some() || at.value.starts_with("./") {
+        return path.to_owned();
+    }
+    let file = files.iter().find(|file| file.name == at.place.source.name);
+    file.map_or_else(|| path.to_owned(), |file| file.directory.join(path))
+}
+
+/// A path without `.` and `a/..`, by its text alone: two spellings of one file are one.
+pub(super) fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 /// The bearer token, read from its file where it stands in one.

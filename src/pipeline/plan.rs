@@ -4,11 +4,16 @@
 //! nothing that runs. Invariant: a `Plan` that exists is valid: the window is a multiple of the slice, names
 //! and limits are in range, no two metrics clash, and its memory need lies within `limits.memory`.
 
-use super::config::{self, PipelineFile};
+pub use super::plan_widgets::*;
+
+use super::config::{self, PipelineFile, ReadFile};
 use super::diagnostic::Diagnostics;
 use super::paths::Environment;
 use crate::event::SliceWidth;
-use crate::rule::{DeclaredMetric, ExtraLabels, METRICS_MAX, METRICS_MIN, RulesConfig, Undeclared};
+use crate::rule::mapping::Mapping;
+use crate::rule::typed::TypedConfig;
+use crate::rule::{DeclaredMetric, ExtraLabels, METRICS_MAX, METRICS_MIN, Mappings, RulesConfig, Undeclared};
+use crate::shard::JsonOptions;
 use crate::sketch::Digits;
 use std::fmt;
 use std::net::SocketAddr;
@@ -48,6 +53,18 @@ pub struct Plan {
     pub sources: Vec<SourcePlan>,
     /// In the order of the file, without those switched off.
     pub metrics: Vec<DeclaredMetric>,
+    /// What feeds them, and the events and pairs that do.
+    pub typed: TypedConfig,
+    /// In the order of the file.
+    pub widgets: Vec<WidgetPlan>,
+    /// In the order of the file.
+    pub panels: Vec<PanelPlan>,
+    /// Prometheus rule files, resolved; a `*` in the name stands for anything.
+    pub rules_files: Vec<PathBuf>,
+    /// In the order of the file.
+    pub tests: Vec<TestPlan>,
+    /// What is worth a look, sorted by place.
+    pub warnings: Diagnostics,
     /// The built-in default: a listener that cannot be bound is a warning as long as one is bound.
     pub built_in: bool,
 }
@@ -197,6 +214,8 @@ pub struct SourcePlan {
     pub kind: SourceKind,
     /// False when switched off: it keeps its place and is not started.
     pub enabled: bool,
+    /// On every sample of this source that has no label of that name; valid, unreserved names, sorted.
+    pub labels: Vec<(String, String)>,
 }
 
 /// The types of sources.
@@ -206,6 +225,10 @@ pub enum SourceKind {
     Socket(SocketPlan),
     /// Values of this machine.
     Host(HostPlan),
+    /// Values of one process of this machine.
+    Process(ProcessPlan),
+    /// Values of NVIDIA cards.
+    Gpu(GpuPlan),
     /// The pipeline's own metrics.
     Internal,
 }
@@ -225,9 +248,20 @@ impl SourceKind {
         match self {
             SourceKind::Socket(_) => "socket",
             SourceKind::Host(_) => "host",
+            SourceKind::Process(_) => "process",
+            SourceKind::Gpu(_) => "gpu",
             SourceKind::Internal => "internal",
         }
     }
+}
+
+/// A `mapping_file`, read and compiled with the pipeline file.
+#[derive(Clone, Debug)]
+pub struct MappingPlan {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its rules.
+    pub mapping: Arc<Mapping>,
 }
 
 /// What a socket source listens on. Paths as written; [`super::paths::socket_path`] resolves them.
@@ -276,6 +310,10 @@ pub struct SocketPlan {
     pub group: Option<String>,
     /// Which threads read.
     pub threads: ReaderThreads,
+    /// How JSON events of this source are read.
+    pub json: JsonOptions,
+    /// How names are read.
+    pub mapping: Option<MappingPlan>,
 }
 
 /// A source of type `host`.
@@ -287,17 +325,58 @@ pub struct HostPlan {
     pub disk: PathBuf,
 }
 
+/// A source of type `process`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessPlan {
+    /// Between two readings; at least 1 s.
+    pub every: i64,
+    /// Which process.
+    pub matches: ProcessMatch,
+}
+
+/// How a process is found; again at every reading, since it may have been started anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessMatch {
+    /// A file that holds its process id, resolved.
+    PidFile(PathBuf),
+    /// A part of its command line, arguments joined by spaces; of several processes the oldest.
+    Command(String),
+    /// The systemd unit whose processes they are; their values are summed.
+    Unit(String),
+}
+
+/// A source of type `gpu`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuPlan {
+    /// Between two readings; at least 1 s.
+    pub every: i64,
+    /// Path of the NVML library; `None` = the system's.
+    pub library: Option<PathBuf>,
+}
+
 impl Plan {
-    /// Reads files as one pipeline.
+    /// Reads files as one pipeline, and what they include from disk.
     ///
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load(files: &[PipelineFile], environment: &Environment) -> Result<Plan, Diagnostics> {
+        Plan::load_from(files, environment, &PipelineFile::read)
+    }
+
+    /// As [`load`](Plan::load), with another way to read what they include.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn load_from(
+        files: &[PipelineFile],
+        environment: &Environment,
+        read_file: ReadFile<'_>,
+    ) -> Result<Plan, Diagnostics> {
         let mut errors = Diagnostics::new();
-        let config = config::read(files, environment.variables(), &mut errors);
-        let plan = config.and_then(|config| super::build::plan(&config, files, &mut errors));
+        let config = config::read(files, environment.variables(), read_file, &mut errors);
+        let plan = config.and_then(|config| super::build::plan(&config, &mut errors));
         match plan {
-            Some(plan) => errors.into_result(plan),
+            Some(plan) => errors.into_warnings().map(|warnings| Plan { warnings, ..plan }),
             None => {
                 if errors.is_empty() {
                     errors.push(super::diagnostic::Diagnostic::bare("no pipeline file was given"));
@@ -317,6 +396,15 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Which source reads names by which mapping file.
+    fn mappings(&self) -> Mappings {
+        let by_source = |plan: &SourcePlan| match &plan.kind {
+            SourceKind::Socket(socket) => socket.mapping.as_ref().map(|file| Arc::clone(&file.mapping)),
+            SourceKind::Host(_) | SourceKind::Process(_) | SourceKind::Gpu(_) | SourceKind::Internal => None,
+        };
+        Mappings { by_source: self.sources.iter().map(by_source).collect(), slice: self.slice.nanos() }
+    }
+
     /// What rules are compiled from.
     pub fn rules(&self) -> RulesConfig {
         RulesConfig {
@@ -324,6 +412,8 @@ impl Plan {
             extra_labels: self.defaults.extra_labels,
             constant_labels: self.labels.clone(),
             declared: self.metrics.clone(),
+            typed: self.typed.clone(),
+            mappings: self.mappings(),
             metrics_max: (self.limits.series as usize).clamp(METRICS_MIN, METRICS_MAX),
         }
     }

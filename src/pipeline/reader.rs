@@ -6,7 +6,8 @@
 //! `deny_unknown_fields` with all errors of a file at once, which serde cannot give: it stops at the first.
 
 use super::diagnostic::{Diagnostic, Diagnostics, Place, SourceText};
-use super::value::{parse_duration, parse_size, substitute};
+use super::value::substitute;
+use super::written::Written;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -55,7 +56,7 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    fn what(&self) -> &'static str {
+    pub(super) fn what(&self) -> &'static str {
         match self.kind {
             NodeKind::Text { .. } => "a string",
             NodeKind::Integer(_) => "an integer",
@@ -68,7 +69,7 @@ impl Node {
         }
     }
 
-    fn expected(&self, what: &str) -> Diagnostic {
+    pub(super) fn expected(&self, what: &str) -> Diagnostic {
         Diagnostic::new(&self.place, format!("expected {what}, found {}", self.what()))
     }
 
@@ -82,7 +83,7 @@ impl Node {
     }
 
     /// The text of a reference or override, which may stand for any type.
-    fn whole(&self) -> Option<&str> {
+    pub(super) fn whole(&self) -> Option<&str> {
         match &self.kind {
             NodeKind::Text { text, whole: true, .. } => Some(text.trim()),
             _ => None,
@@ -186,6 +187,12 @@ impl<'a> Overrides<'a> {
         if prefix == PREFIX { format!("{PREFIX}{key}") } else { format!("{prefix}__{key}") }
     }
 
+    /// None at all: tables within a table stand as written.
+    pub(super) fn none() -> Overrides<'static> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        Overrides::new(&NONE)
+    }
+
     fn take(&self, variable: &str, table: &Place) -> Option<Node> {
         let value = self.variables.get(variable)?;
         self.used.borrow_mut().insert(variable.to_owned());
@@ -205,7 +212,7 @@ impl<'a> Overrides<'a> {
 /// Hands out the keys of one table.
 pub(super) struct TableReader<'a> {
     /// As a person names it: `[store]`, `[sources.app]`, `[top level]`.
-    label: String,
+    pub(super) label: String,
     /// The variable of the table.
     variable: String,
     pub(super) place: Place,
@@ -237,8 +244,10 @@ impl<'a> TableReader<'a> {
         }
         match T::read(node) {
             Ok(value) => Some(At { value, place }),
-            Err(diagnostic) => {
-                self.errors.push(diagnostic.note(format!("for key \"{key}\" in {}", self.label)));
+            Err(diagnostics) => {
+                for diagnostic in diagnostics {
+                    self.errors.push(diagnostic.note(format!("for key \"{key}\" in {}", self.label)));
+                }
                 None
             }
         }
@@ -249,157 +258,16 @@ impl<'a> TableReader<'a> {
         self.rest.iter().find(|entry| entry.key == key)
     }
 
+    /// The keys that nobody took yet, in the order of the file: for tables whose keys are free.
+    pub(super) fn keys(&self) -> Vec<At<String>> {
+        self.rest.iter().map(|entry| At { value: entry.key.clone(), place: entry.key_place.clone() }).collect()
+    }
+
     /// Reports whatever was not taken.
     pub(super) fn finish(self, known: &[&str]) {
         for entry in self.rest {
             let message = format!("unknown key \"{}\" in {}", entry.key, self.label);
             self.errors.push(Diagnostic::new(&entry.key_place, message).nearest(&entry.key, known.iter().copied()));
         }
-    }
-}
-
-/// A type that a key may have.
-pub(super) trait Written: Sized {
-    fn read(node: Node) -> Result<Self, Diagnostic>;
-}
-
-/// A span of time in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Nanos(pub(super) i64);
-
-/// A size in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bytes(pub(super) u64);
-
-/// A secret: its text, and whether it stands in the file itself.
-#[derive(Clone)]
-pub(super) struct SecretText {
-    pub(super) text: String,
-    pub(super) literal: bool,
-}
-
-impl std::fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SecretText(…)")
-    }
-}
-
-impl Written for String {
-    fn read(node: Node) -> Result<String, Diagnostic> {
-        match node.kind {
-            NodeKind::Text { text, .. } => Ok(text),
-            _ => Err(node.expected("a string")),
-        }
-    }
-}
-
-impl Written for SecretText {
-    fn read(node: Node) -> Result<SecretText, Diagnostic> {
-        match node.kind {
-            NodeKind::Text { text, literal, .. } => Ok(SecretText { text, literal }),
-            _ => Err(node.expected("a string")),
-        }
-    }
-}
-
-impl Written for bool {
-    fn read(node: Node) -> Result<bool, Diagnostic> {
-        match (&node.kind, node.whole()) {
-            (NodeKind::Bool(value), _) => Ok(*value),
-            (_, Some("true")) => Ok(true),
-            (_, Some("false")) => Ok(false),
-            _ => Err(node.expected("true or false")),
-        }
-    }
-}
-
-impl Written for u64 {
-    fn read(node: Node) -> Result<u64, Diagnostic> {
-        let number = match (&node.kind, node.whole()) {
-            (NodeKind::Integer(number), _) => u64::try_from(*number).ok(),
-            (_, Some(text)) => text.replace('_', "").parse().ok(),
-            _ => None,
-        };
-        number.ok_or_else(|| node.expected("a whole number, not negative"))
-    }
-}
-
-impl Written for f64 {
-    fn read(node: Node) -> Result<f64, Diagnostic> {
-        match (&node.kind, node.whole()) {
-            (NodeKind::Integer(number), _) => Ok(*number as f64),
-            (NodeKind::Float(number), _) => Ok(*number),
-            (_, Some(text)) => text.parse().map_err(|_| node.expected("a number")),
-            _ => Err(node.expected("a number")),
-        }
-    }
-}
-
-impl Written for Nanos {
-    fn read(node: Node) -> Result<Nanos, Diagnostic> {
-        match &node.kind {
-            NodeKind::Text { text, .. } => parse_duration(text).map(Nanos).map_err(|e| Diagnostic::new(&node.place, e)),
-            _ => Err(node.expected("a duration like \"10s\"")),
-        }
-    }
-}
-
-impl Written for Bytes {
-    fn read(node: Node) -> Result<Bytes, Diagnostic> {
-        match &node.kind {
-            NodeKind::Text { text, .. } => parse_size(text).map(Bytes).map_err(|e| Diagnostic::new(&node.place, e)),
-            NodeKind::Integer(number) if *number >= 0 => Ok(Bytes(*number as u64)),
-            _ => Err(node.expected("a size like \"256MiB\"")),
-        }
-    }
-}
-
-/// A list; one value stands for a list of one, and a variable is split at its commas.
-impl<T: Written> Written for Vec<At<T>> {
-    fn read(node: Node) -> Result<Vec<At<T>>, Diagnostic> {
-        let items = match (node.whole(), node.kind.clone()) {
-            (Some(text), _) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(|part| Node {
-                    kind: NodeKind::Text { text: part.to_owned(), whole: true, literal: false },
-                    place: node.place.clone(),
-                })
-                .collect(),
-            (None, NodeKind::List(items)) => items,
-            (None, _) => vec![node],
-        };
-        items
-            .into_iter()
-            .map(|item| {
-                let place = item.place.clone();
-                T::read(item).map(|value| At { value, place })
-            })
-            .collect()
-    }
-}
-
-/// Names with text values, in the order of the file; the place is the key's.
-#[derive(Clone, Debug)]
-pub(super) struct TextMap(pub(super) Vec<(At<String>, String)>);
-
-impl Written for TextMap {
-    fn read(node: Node) -> Result<TextMap, Diagnostic> {
-        if let Some(text) = node.whole() {
-            let pairs = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            let pairs = pairs.map(|pair| {
-                let (key, value) = pair.split_once('=').ok_or_else(|| node.expected("name=value pairs"))?;
-                let key = At { value: key.trim().to_owned(), place: node.place.clone() };
-                Ok((key, value.trim().to_owned()))
-            });
-            return Ok(TextMap(pairs.collect::<Result<_, Diagnostic>>()?));
-        }
-        let NodeKind::Table(entries) = node.kind else { return Err(node.expected("a table of strings")) };
-        let pairs = entries.into_iter().map(|entry| {
-            let key = At { value: entry.key, place: entry.key_place };
-            String::read(entry.node).map(|value| (key, value))
-        });
-        pairs.collect::<Result<_, _>>().map(TextMap)
     }
 }

@@ -4,26 +4,37 @@
 //! Invariants: every call is synchronous and may be made inside or outside a runtime; those that wait have
 //! a twin that does not block; dropping the last clone stops the pipeline.
 
+mod intake;
+mod shown;
+
+pub use shown::{as_number, series_name};
+
 use super::config::PipelineFile;
 use super::diagnostic::Diagnostics;
 use super::graph::{Graph, HTTP_LINES, ListenerState, Report, StartError};
 use super::live::live_values;
 use super::paths::Environment;
 use super::plan::Plan;
+use super::reload::{Loader, ReloadError, ReloadReport};
 use crate::delta::SourceTally;
-use crate::event::{Clock, CommitId, Kind, Labels, Metric, SystemClock, Timestamp};
-use crate::shard::{Gone, LineOutcome, RecentRejects};
+use crate::event::{Clock, CommitId, Kind, Labels, Metric, SystemClock, Timestamp, WireType};
+use crate::query::world::Worlds;
+use crate::shard::{EventsVerdict, Gone, LineOutcome, RecentRejects};
 use crate::sink::scrape::{Scrape, ScrapeBody, ScrapeFormat, ScrapePlan, ScrapeRequest, UnknownGroup};
 use crate::source::inproc::shared::{Counter, Gauge, Histogram, Set};
-use crate::source::inproc::{HandleError, Producer};
-use crate::store::StoreStatus;
+use crate::source::inproc::{Event, HandleError, Producer};
+use crate::source::internal::ProcessCollector;
+use crate::store::{KeptRow, StoreStatus};
 use crate::view::{DistributionStats, Quantile, Value, View};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// How long a read waits for its commit before it answers from what is durable.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
+/// Events of a request that one command holds: 360 of 180 bytes, 0.3 ms of decoding.
+const PARCEL_BYTES: usize = 64 * 1024;
 
 /// Why a pipeline cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +61,21 @@ pub enum ReadError {
     OtherType,
 }
 
+/// Why no events are taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventsRefused {
+    /// The shard has too much to do, or has stopped.
+    #[error("the pipeline has too much to do")]
+    Busy,
+    /// What was accepted before cannot be committed (C4).
+    #[error("the store does not commit and limits.pending is reached")]
+    NotCommitting,
+}
+
 /// Collects what a pipeline is made of.
 pub struct Builder {
-    files: Vec<PipelineFile>,
+    /// With where each is read from again.
+    files: Vec<(PipelineFile, Option<PathBuf>)>,
     environment: Environment,
     clock: Arc<dyn Clock>,
 }
@@ -68,14 +91,14 @@ impl Builder {
             errors.push(error);
             BuildError::Configuration(errors)
         })?;
-        self.files.push(file);
+        self.files.push((file, Some(path.as_ref().to_owned())));
         Ok(self)
     }
 
     /// Adds the text of a pipeline file; relative paths stand in the working directory.
     pub fn text(mut self, text: impl Into<String>) -> Builder {
         let name = format!("text {}", self.files.len() + 1);
-        self.files.push(PipelineFile { name, text: text.into(), directory: PathBuf::from(".") });
+        self.files.push((PipelineFile { name, text: text.into(), directory: PathBuf::from(".") }, None));
         self
     }
 
@@ -101,7 +124,8 @@ impl Builder {
             text: "name = \"embedded\"\n[store]\npath = \":memory:\"\nmax_size = \"256MiB\"\n".into(),
             directory: PathBuf::from("."),
         }];
-        let files = if self.files.is_empty() { &embedded[..] } else { &self.files };
+        let files: Vec<PipelineFile> = self.files.iter().map(|(file, _)| file.clone()).collect();
+        let files = if files.is_empty() { &embedded[..] } else { &files };
         Plan::load(files, &self.environment).map_err(BuildError::Configuration)
     }
 
@@ -111,7 +135,29 @@ impl Builder {
     /// [`BuildError`].
     pub fn start(self) -> Result<Pipeline, BuildError> {
         let plan = self.plan()?;
-        Ok(Pipeline::start_plan(plan, &self.environment, self.clock)?)
+        let pipeline = Pipeline::start_plan(plan, &self.environment, Arc::clone(&self.clock))?;
+        pipeline.reload_from(Box::new(move || self.read_again()));
+        Ok(pipeline)
+    }
+
+    /// The plan of the files as they are now; texts stay what they were.
+    fn read_again(&self) -> Result<Plan, Diagnostics> {
+        let mut errors = Diagnostics::new();
+        let mut files = Vec::with_capacity(self.files.len());
+        for (file, path) in &self.files {
+            match path.as_ref().map_or_else(|| Ok(file.clone()), |path| PipelineFile::read(path)) {
+                Ok(file) => files.push((file, None)),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let again = Builder { files, environment: self.environment.clone(), clock: Arc::clone(&self.clock) };
+        again.plan().map_err(|error| match error {
+            BuildError::Configuration(errors) => errors,
+            BuildError::Start(_) => unreachable!("nothing was started"),
+        })
     }
 
     /// As [`start`](Self::start), on a thread of its own while the caller's runtime goes on.
@@ -138,6 +184,8 @@ async fn off_runtime<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + S
 pub struct Pipeline {
     graph: Arc<Graph>,
     scrape: Arc<Scrape>,
+    /// Who takes the events of the next request.
+    next_shard: Arc<AtomicUsize>,
 }
 
 impl Pipeline {
@@ -161,17 +209,18 @@ impl Pipeline {
     pub fn start_plan(plan: Plan, environment: &Environment, clock: Arc<dyn Clock>) -> Result<Pipeline, StartError> {
         let graph = Arc::new(Graph::start(plan, environment, clock)?);
         let scrape_plan = ScrapePlan {
-            created: graph.plan.http.created,
-            declared: graph.rules.declared(),
+            created: graph.plan().http.created,
+            declared: graph.rules.load().declared(),
             constant_labels: graph.constant_labels(),
         };
         let live = {
             let (store, clock, started) = (graph.store.clone(), Arc::clone(&graph.clock), graph.started_at);
             let sources = graph.sources.clone();
-            move || live_values(&store.status(), &sources, clock.wall(), started)
+            let process = ProcessCollector::new();
+            move || live_values(&store.status(), &process, &sources, clock.wall(), started)
         };
         let scrape = Arc::new(Scrape::new(graph.view.clone(), scrape_plan, live));
-        Ok(Pipeline { graph, scrape })
+        Ok(Pipeline { graph, scrape, next_shard: Arc::default() })
     }
 
     /// A producer for the calling thread: the fastest way in.
@@ -220,6 +269,15 @@ impl Pipeline {
     /// [`HandleError`].
     pub fn set(&self, name: &str, labels: &[(&str, &str)]) -> Result<Set, HandleError> {
         Set::new(&self.graph.producers, name, labels)
+    }
+
+    /// A typed event of the pipeline file, resolved once; may travel between threads:
+    /// `pipeline.event("model_generation")?.field("took", 15.4).field("success", true).emit()`.
+    ///
+    /// # Errors
+    /// [`HandleError::Refused`] with `unknown_event` for a name that the file does not declare.
+    pub fn event(&self, name: &str) -> Result<Event, HandleError> {
+        Event::new(&self.graph.producers, name)
     }
 
     /// Waits until everything received before this call is durable and can be read (Q5).
@@ -365,25 +423,37 @@ impl Pipeline {
         self.scrape.render(request)
     }
 
-    /// Decodes lines one by one and says what each became; nothing waits for a commit.
+    /// Takes another plan over while everything runs on: sockets stay open, handles keep their series, no sample is lost
+    /// or counted twice. What is the same in both plans is not touched.
     ///
     /// # Errors
-    /// [`Gone`] when the shard has too much to do, or the pipeline has stopped.
-    pub fn lines(&self, payload: Vec<u8>) -> Result<Vec<(String, LineOutcome)>, Gone> {
-        let (reply, answer) = mpsc::sync_channel(1);
-        let source = self.graph.source_index(HTTP_LINES);
-        let shard = &self.graph.shards[0];
-        shard
-            .lines(
-                source,
-                payload,
-                Box::new(move |outcomes| {
-                    // The waiting side may have given up.
-                    let _ = reply.send(outcomes);
-                }),
-            )
-            .map_err(|_| Gone)?;
-        answer.recv_timeout(FLUSH_WAIT).map_err(|_| Gone)
+    /// [`ReloadError`]; then nothing has changed.
+    pub fn reload(&self, plan: Plan) -> Result<ReloadReport, ReloadError> {
+        self.graph.reload(plan, &self.scrape)
+    }
+
+    /// As [`reload`](Self::reload), without blocking the runtime.
+    ///
+    /// # Errors
+    /// [`ReloadError`].
+    pub async fn reload_async(&self, plan: Plan) -> Result<ReloadReport, ReloadError> {
+        let pipeline = self.clone();
+        off_runtime("reload", move || pipeline.reload(plan)).await.unwrap_or(Err(ReloadError::Stopped))
+    }
+
+    /// Reads the files again that it was started from, and takes them over.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; then nothing has changed.
+    pub fn reload_files(&self) -> Result<ReloadReport, ReloadError> {
+        let load = self.graph.loader.get().ok_or(ReloadError::NoFiles)?;
+        self.reload(load().map_err(ReloadError::Configuration)?)
+    }
+
+    /// Says how [`reload_files`](Self::reload_files) comes to a plan; the first call counts.
+    pub fn reload_from(&self, loader: Loader) {
+        // Whoever comes second meets a loader that is as good.
+        let _ = self.graph.loader.set(loader);
     }
 
     /// Takes no more input, drains and commits what was accepted, ends every thread.
@@ -401,8 +471,8 @@ impl Pipeline {
     }
 
     /// The plan it runs.
-    pub fn plan(&self) -> &Plan {
-        &self.graph.plan
+    pub fn plan(&self) -> Arc<Plan> {
+        self.graph.plan()
     }
 
     /// The view, for readers that need more than the calls above.
@@ -430,6 +500,31 @@ impl Pipeline {
     /// Inputs that were refused lately.
     pub fn recent_rejects(&self) -> &RecentRejects {
         &self.graph.recent
+    }
+
+    /// Which metric a refused line of this name and type clashes with.
+    pub fn conflicting(&self, name: &str, wire: WireType) -> Option<Arc<Metric>> {
+        self.graph.rules.load().conflicting(name, wire)
+    }
+
+    /// Says which labels a sample under this name should have had, where a declaration fixes them.
+    pub fn labels_hint(&self, name: &str, wire: WireType) -> Option<String> {
+        self.graph.rules.load().labels_hint(name, wire)
+    }
+
+    /// The wall clock.
+    pub(super) fn now(&self) -> Timestamp {
+        self.graph.clock.wall()
+    }
+
+    /// What expressions are evaluated over.
+    pub(super) fn worlds(&self) -> &Worlds {
+        &self.graph.worlds
+    }
+
+    /// The newest whole events of schemas with `keep`, newest first: of one event, or of all.
+    pub fn kept_events(&self, event: Option<&str>, limit: usize) -> Vec<KeptRow> {
+        self.graph.store.kept(event, limit)
     }
 
     /// The file of the store, and whether this start made it; `None` in memory.
@@ -470,7 +565,7 @@ impl Pipeline {
 
     fn read(&self, name: &str, labels: &[(&str, &str)]) -> Result<(Arc<Metric>, Value), ReadError> {
         let metric = self.graph.view.metric(name).ok_or(ReadError::Unknown)?;
-        let labels = self.graph.rules.labels_of(&metric, labels).map_err(|_| ReadError::Unknown)?;
+        let labels = self.graph.rules.load().labels_of(&metric, labels).map_err(|_| ReadError::Unknown)?;
         let id = self.graph.view.id_of(&metric, &labels).ok_or(ReadError::Unknown)?;
         let value = self.graph.view.value(&metric, id).ok_or(ReadError::Unknown)?;
         Ok((metric, value))
@@ -486,35 +581,10 @@ impl Pipeline {
         if metric.kind != Kind::Distribution {
             return Err(ReadError::OtherType);
         }
-        let labels = self.graph.rules.labels_of(&metric, labels).map_err(|_| ReadError::Unknown)?;
+        let labels = self.graph.rules.load().labels_of(&metric, labels).map_err(|_| ReadError::Unknown)?;
         let id = self.graph.view.id_of(&metric, &labels).ok_or(ReadError::Unknown)?;
         let asked = quantile.map(|q| [q]);
         let quantiles = asked.as_ref().map_or(&metric.quantiles[..], |asked| &asked[..]);
         self.graph.view.stats(&metric, id, quantiles).ok_or(ReadError::Unknown)
-    }
-}
-
-/// `name{k="v",...}`, for people and answers; the exposition has its own writer.
-pub fn series_name(name: &str, labels: &Labels) -> String {
-    if labels.is_empty() {
-        return name.to_owned();
-    }
-    let pairs: Vec<String> = labels
-        .iter()
-        .map(|(key, value)| {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            format!("{key}=\"{value}\"")
-        })
-        .collect();
-    format!("{name}{{{}}}", pairs.join(","))
-}
-
-/// The one number that stands for a value.
-pub fn as_number(metric: &Metric, value: &Value) -> f64 {
-    match value {
-        Value::Counter(counter) => metric.scale.value_of(counter.nanos),
-        Value::Gauge(gauge) => gauge.last.unwrap_or(f64::NAN),
-        Value::Distribution(distribution) => distribution.count as f64,
-        Value::Set(set) => set.distinct as f64,
     }
 }

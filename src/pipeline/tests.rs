@@ -1,9 +1,15 @@
 //! Pipeline files by example: what becomes of them, and that nothing written in one makes a panic.
 
+mod events;
+mod kept;
 mod oracle;
+mod pairs;
+mod reload;
+mod schema;
+mod typed;
 
-use super::config::{BUILT_IN, PipelineFile};
-use super::diagnostic::Diagnostics;
+use super::config::PipelineFile;
+use super::diagnostic::{Diagnostic, Diagnostics};
 use super::memory::memory_need;
 use super::paths::Environment;
 use super::plan::*;
@@ -14,14 +20,23 @@ use std::path::{Path, PathBuf};
 
 const SECOND: i64 = 1_000_000_000;
 const EVERYTHING: &str = include_str!("../../tests/golden/everything.toml");
+const INCLUDED: &str = include_str!("../../tests/golden/included.toml");
 
 fn file(name: &str, text: &str) -> PipelineFile {
     PipelineFile { name: name.into(), text: text.into(), directory: PathBuf::from("/etc/hydrograph") }
 }
 
+/// Files that includes find.
+fn library(path: &Path) -> Result<PipelineFile, Diagnostic> {
+    match path.to_str() {
+        Some("/etc/hydrograph/included.toml") => Ok(file("/etc/hydrograph/included.toml", INCLUDED)),
+        _ => Err(Diagnostic::bare(format!("cannot read {}", path.display()))),
+    }
+}
+
 fn load_with(text: &str, variables: &[(&str, &str)]) -> Result<Plan, Diagnostics> {
     let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    Plan::load(&[file("my.toml", text)], &Environment::fixed(variables, 1000, |_| false))
+    Plan::load_from(&[file("my.toml", text)], &Environment::fixed(variables, 1000, |_| false), &library)
 }
 
 fn plan(text: &str) -> Plan {
@@ -85,8 +100,9 @@ fn everything_can_be_said() {
     assert!(matches!(&p.http.token, Some(Token::File(path)) if path == Path::new("/etc/hydrograph/token")));
     let names: Vec<&str> = p.metrics.iter().map(|m| m.name.as_str()).collect();
     assert_eq!(
-        names,
+        names[..8],
         [
+            "vision_frames_total",
             "shop_orders_total",
             "shop_queue_depth",
             "shop_took_seconds",
@@ -96,13 +112,16 @@ fn everything_can_be_said() {
             "shop_host_load1"
         ]
     );
-    let took = &p.metrics[2];
+    let took = &p.metrics[3];
     assert_eq!((took.kind, took.digits, took.window_slices), (Kind::Distribution, Digits::One, 6));
     assert_eq!(took.idle, Some(3600 * SECOND));
-    assert_eq!(p.metrics[1].idle, None, "series without labels never expire");
-    assert_eq!(p.sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["self", "app", "machine", "old"]);
+    assert_eq!(p.metrics[2].idle, None, "series without labels never expire");
+    assert_eq!(
+        p.sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+        ["self", "app", "machine", "topic", "worker", "shell", "unit", "cards", "old"]
+    );
     let rules = Rules::new(p.rules()).expect("checked");
-    assert_eq!(rules.declared().len(), 7);
+    assert_eq!(rules.declared().len(), names.len());
 }
 
 #[test]
@@ -133,8 +152,9 @@ fn errors_show_the_place_and_the_way_out() {
     check("[store]\nretention = \"1s\"", &["keep = \"1s\" is too short"]);
     check("[store]\nretention = []", &["retention is empty"]);
     check("[store]\nretention = [{ resolution = \"1m\", keep = \"1d\" }]", &["resolution of the slice"]);
-    check("[metrics.a]\ntype = \"counter\"\nfrom = {}", &["unknown key \"from\" in [metrics.a]"]);
-    check("[rules]\nfiles = []", &["unknown key \"rules\""]);
+    check("[metrics.a]\ntype = \"counter\"\nfrom = {}", &["a feed of nothing"]);
+    check("[sinks.a]\ntype = \"influx\"", &["unknown key \"sinks\"", "has not got it yet"]);
+    check("[rules]\nfiles = []", &[]);
     check("[metrics.a_total]\ntype = \"counter\"\n[metrics.a]\ntype = \"gauge\"", &["\"a\" clashes with \"a_total\""]);
     check("[metrics.a]\ntype = \"summary\"\n[metrics.a_sum]\ntype = \"gauge\"", &["clashes"]);
     check("[metrics.a]\ntype = \"summary\"\n[metrics.a_bucket]\ntype = \"gauge\"", &[]);
@@ -269,11 +289,17 @@ fn mutate(text: &str, dice: &mut Dice) -> String {
 }
 
 #[test]
-fn two_thousand_mutations_are_a_plan_or_a_diagnostic() {
+fn ten_thousand_mutations_are_a_plan_or_a_diagnostic() {
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    let files = std::fs::read_dir(folder).expect("the folder stands");
+    let texts = files.filter_map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).ok());
+    let mut texts: Vec<String> = texts.collect();
+    texts.extend([EVERYTHING, INCLUDED, EVERYTHING, INCLUDED].map(str::to_owned));
+    let shipped: Vec<&str> = texts.iter().map(String::as_str).collect();
     let (mut good, mut bad) = (0, 0);
-    for round in 0..2000 {
-        let text = mutate(if round % 3 == 0 { BUILT_IN } else { EVERYTHING }, &mut dice);
+    for round in 0..10_000 {
+        let text = mutate(shipped[round % shipped.len()], &mut dice);
         match load_with(&text, &[]) {
             Ok(plan) => {
                 assert!(Rules::new(plan.rules()).is_ok(), "{text}");

@@ -6,12 +6,12 @@ use crate::store::tests::script::Rng;
 use crate::view::Value;
 use std::sync::mpsc;
 
-fn live(setup: Setup) -> World {
+pub(super) fn live(setup: Setup) -> World {
     World::new(setup, Vec::new())
 }
 
 /// Turns until what was said before is committed: two ticks.
-fn commit(world: &mut World) {
+pub(super) fn commit(world: &mut World) {
     for _ in 0..2 {
         world.clock.advance(SECOND + 1_000_000);
         world.turn_all();
@@ -19,7 +19,7 @@ fn commit(world: &mut World) {
 }
 
 /// Lines at the present moment, each a microsecond after the last.
-fn say(world: &mut World, shard: usize, lines: &str) {
+pub(super) fn say(world: &mut World, shard: usize, lines: &str) {
     for line in lines.lines() {
         world.clock.advance(1_000);
         let now = world.now();
@@ -27,7 +27,7 @@ fn say(world: &mut World, shard: usize, lines: &str) {
     }
 }
 
-fn gauge(world: &mut World, name: &str) -> Option<f64> {
+pub(super) fn gauge(world: &mut World, name: &str) -> Option<f64> {
     let view = &world.process().view;
     let metric = view.metric(name)?;
     let id = view.id_of(&metric, &LabelsBuilder::new().build().expect("none"))?;
@@ -37,7 +37,7 @@ fn gauge(world: &mut World, name: &str) -> Option<f64> {
     }
 }
 
-fn set_failing(world: &World, is_failing: bool) {
+pub(super) fn set_failing(world: &World, is_failing: bool) {
     let mut inner = world.disk.0.lock().expect("unpoisoned");
     inner.fail_at = is_failing.then_some(inner.calls + 1);
     inner.fail_for = u64::MAX / 2;

@@ -6,7 +6,9 @@
 mod exactly_once;
 mod export;
 mod failing;
+mod gaps;
 mod handles;
 mod quantiles;
+mod queries;
 mod truth;
 mod world;

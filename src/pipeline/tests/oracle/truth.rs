@@ -66,7 +66,7 @@ fn declared(name: &str, digits: Digits, has_buckets: bool) -> DeclaredMetric {
         digits,
         window_slices: WINDOW,
         buckets: has_buckets
-            .then(|| Arc::new(Buckets { bounds: units.iter().map(|bound| *bound as f64).collect(), units })),
+            .then(|| Arc::new(Buckets { first: 0, bounds: units.iter().map(|bound| *bound as f64).collect(), units })),
         group: Group::Main,
         idle: None,
     }

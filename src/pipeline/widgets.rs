@@ -1,0 +1,181 @@
+//! The data of `[widgets]`: JSON whose leaves are expressions, points over a timeframe, or kept events.
+//!
+//! In: a widget's name and a timeframe. Out: the object that the file describes, over one commit. Invariants: a leaf
+//! with one value is that number; what has no value, or none that JSON can say, is null; a series has at most
+//! [`POINTS_MAX`] points.
+
+use super::plan::{WidgetLeaf, WidgetPlan};
+use super::running::Pipeline;
+use crate::event::{Labels, Timestamp};
+use crate::query::world::{Asked, Worlds};
+use crate::query::{Expression, Point, Value, evaluate, evaluate_range};
+use serde_json::{Map, Value as Json, json};
+
+/// Most points of a series: as many as a chart has pixels to tell apart.
+pub const POINTS_MAX: i64 = 300;
+
+/// What a widget covers where nobody says: a day.
+pub const TIMEFRAME_HOURS: f64 = 24.0;
+
+/// Why there is no data.
+#[derive(Debug, thiserror::Error)]
+pub enum WidgetError {
+    /// No widget has this name.
+    #[error("no such widget")]
+    Unknown {
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Not above zero, or longer than anything is kept.
+    #[error("timeframe is a number of hours above 0 and up to {hours_max}")]
+    Timeframe {
+        /// The longest retention.
+        hours_max: f64,
+    },
+    /// The store cannot be read, or an expression fails over what is there.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Pipeline {
+    /// The data of a widget now, its series over the last `hours`; `None`: a day, or as long as anything is kept.
+    ///
+    /// # Errors
+    /// [`WidgetError`].
+    pub fn widget(&self, name: &str, hours: Option<f64>) -> Result<Json, WidgetError> {
+        let plan = self.plan();
+        let Some(widget) = plan.widgets.iter().find(|widget| widget.name == name) else {
+            return Err(WidgetError::Unknown {
+                known: plan.widgets.iter().map(|widget| widget.name.clone()).collect(),
+            });
+        };
+        let hours_max = plan.store.keep_longest() as f64 / 3.6e12;
+        let hours = hours.unwrap_or(TIMEFRAME_HOURS.min(hours_max));
+        if !(hours > 0.0 && hours <= hours_max) {
+            return Err(WidgetError::Timeframe { hours_max });
+        }
+        let slice = plan.slice.nanos();
+        let end = plan.slice.start(plan.slice.slice_of(self.now()));
+        let step = ((hours * 3.6e12) as i64 / POINTS_MAX / slice + 1) * slice;
+        let start = Timestamp(end.0 - (hours * 3.6e12) as i64 / step * step);
+        let data = Data { worlds: self.worlds(), start, end, step };
+        data.object(widget, |events, limit| self.kept(events, limit))
+    }
+
+    fn kept(&self, events: &[String], limit: u32) -> Json {
+        let mut rows: Vec<_> = events.iter().flat_map(|event| self.kept_events(Some(event), limit as usize)).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.time));
+        rows.truncate(limit as usize);
+        let shown = rows.into_iter().map(|row| {
+            let text = String::from_utf8_lossy(&row.text).into_owned();
+            let event: Json = serde_json::from_str(&text).unwrap_or(Json::String(text));
+            json!({"time": row.time.as_seconds_f64(), "source": &*row.source, "event": event})
+        });
+        Json::Array(shown.collect())
+    }
+}
+
+/// Where a widget's numbers come from.
+struct Data<'w> {
+    worlds: &'w Worlds,
+    start: Timestamp,
+    end: Timestamp,
+    step: i64,
+}
+
+impl Data<'_> {
+    fn object(&self, widget: &WidgetPlan, kept: impl Fn(&[String], u32) -> Json) -> Result<Json, WidgetError> {
+        let mut root = Map::new();
+        for (path, leaf) in &widget.leaves {
+            let value = match leaf {
+                WidgetLeaf::Value { expr, key } => self.value(expr, key.as_deref())?,
+                WidgetLeaf::Series { expr, key } => self.series(expr, key.as_deref())?,
+                WidgetLeaf::Events { events, limit } => kept(events, *limit),
+            };
+            put(&mut root, path, value);
+        }
+        Ok(Json::Object(root))
+    }
+
+    fn value(&self, text: &str, key: Option<&str>) -> Result<Json, WidgetError> {
+        let expression = Expression::parse(text).map_err(failed)?;
+        let asked = Asked { expression: &expression, start: self.end, end: self.end };
+        let world = self.worlds.world_for(&[asked]).map_err(failed)?;
+        let samples = match evaluate(&expression, &world, self.end).map_err(failed)? {
+            Value::Scalar(value) => return Ok(number(value)),
+            Value::String(text) => return Ok(Json::String(text)),
+            Value::Vector(samples) => samples,
+            Value::Matrix(_) => return Ok(Json::Null),
+        };
+        let values = samples.into_iter().map(|sample| (sample.labels, number(sample.value)));
+        Ok(told_apart(values.collect(), key, |value| json!({"value": value})))
+    }
+
+    fn series(&self, text: &str, key: Option<&str>) -> Result<Json, WidgetError> {
+        let expression = Expression::parse(text).map_err(failed)?;
+        let asked = Asked { expression: &expression, start: self.start, end: self.end };
+        let world = self.worlds.world_for(&[asked]).map_err(failed)?;
+        let value = evaluate_range(&expression, &world, self.start, self.end, self.step).map_err(failed)?;
+        let Value::Matrix(series) = value else { return Ok(Json::Null) };
+        let values = series.into_iter().map(|series| (series.labels, points(&series.points)));
+        Ok(told_apart(values.collect(), key, |points| points))
+    }
+}
+
+/// `{points: [[epoch seconds, value], ...], avg, max}`
+fn points(points: &[Point]) -> Json {
+    let finite: Vec<f64> = points.iter().map(|point| point.value).filter(|value| value.is_finite()).collect();
+    let shown: Vec<Json> =
+        points.iter().map(|point| json!([point.time.as_seconds_f64(), number(point.value)])).collect();
+    let avg = finite.iter().sum::<f64>() / finite.len() as f64;
+    let max = finite.iter().copied().fold(f64::NAN, f64::max);
+    json!({"points": shown, "avg": number(avg), "max": number(max)})
+}
+
+/// With a key an object by the label's values; without one the only value itself, null for none, and a list with
+/// labels for several.
+fn told_apart(mut values: Vec<(Labels, Json)>, key: Option<&str>, alone: impl Fn(Json) -> Json) -> Json {
+    if let Some(key) = key {
+        let of = |(labels, value): (Labels, Json)| (labels.get(key).unwrap_or("").to_owned(), value);
+        return Json::Object(values.into_iter().map(of).collect());
+    }
+    match values.len() {
+        0 => Json::Null,
+        1 if values[0].0.is_empty() => values.remove(0).1,
+        _ => {
+            let listed = values.into_iter().map(|(labels, value)| {
+                let labels: Map<String, Json> = labels.iter().map(|(key, value)| (key.into(), value.into())).collect();
+                let mut item = Map::from_iter([("labels".to_owned(), Json::Object(labels))]);
+                if let Json::Object(rest) = alone(value) {
+                    item.extend(rest);
+                }
+                Json::Object(item)
+            });
+            Json::Array(listed.collect())
+        }
+    }
+}
+
+fn number(value: f64) -> Json {
+    serde_json::Number::from_f64(value).map_or(Json::Null, Json::Number)
+}
+
+fn failed(error: impl std::fmt::Display) -> WidgetError {
+    WidgetError::Failed(error.to_string())
+}
+
+/// Puts a leaf under its keys; the plan has made sure that no path begins with another.
+fn put(root: &mut Map<String, Json>, path: &[String], value: Json) {
+    match path {
+        [] => {}
+        [last] => {
+            root.insert(last.clone(), value);
+        }
+        [first, rest @ ..] => {
+            let inner = root.entry(first.clone()).or_insert_with(|| Json::Object(Map::new()));
+            if let Json::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
