@@ -9,8 +9,8 @@ use super::Format;
 struct Offer<T> {
     kind: &'static str,
     subtype: &'static str,
-    /// The `version` parameter that means this offer; a range without one matches too.
-    version: Option<&'static str>,
+    /// Parameters that mean this offer; a range without them matches too, one with another value does not.
+    parameters: &'static [(&'static str, &'static str)],
     answer: T,
 }
 
@@ -21,14 +21,20 @@ pub(super) fn scrape_format(accept: Option<&str>) -> Format {
     choose(
         accept,
         &[
-            Offer { kind: "text", subtype: "plain", version: Some("0.0.4"), answer: Format::Text },
+            Offer { kind: "text", subtype: "plain", parameters: &[("version", "0.0.4")], answer: Format::Text },
             Offer {
                 kind: "application",
                 subtype: "openmetrics-text",
-                version: Some("1.0.0"),
+                parameters: &[("version", "1.0.0")],
                 answer: Format::OpenMetrics,
             },
-            Offer { kind: "application", subtype: "json", version: None, answer: Format::Json },
+            Offer {
+                kind: "application",
+                subtype: "vnd.google.protobuf",
+                parameters: &[("proto", "io.prometheus.client.MetricFamily"), ("encoding", "delimited")],
+                answer: Format::Protobuf,
+            },
+            Offer { kind: "application", subtype: "json", parameters: &[], answer: Format::ApiJson },
         ],
     )
 }
@@ -38,8 +44,8 @@ pub(super) fn prefers_json(accept: Option<&str>) -> bool {
     choose(
         accept,
         &[
-            Offer { kind: "text", subtype: "html", version: None, answer: false },
-            Offer { kind: "application", subtype: "json", version: None, answer: true },
+            Offer { kind: "text", subtype: "html", parameters: &[], answer: false },
+            Offer { kind: "application", subtype: "json", parameters: &[], answer: true },
         ],
     )
 }
@@ -102,7 +108,7 @@ fn choose<T: Copy>(accept: Option<&str>, offers: &[Offer<T>]) -> T {
     best.map_or(offers[0].answer, |(_, answer)| answer)
 }
 
-/// How specifically a media range names an offer (0 `*/*`, 1 `type/*`, 2 the type, 3 with its version)
+/// How specifically a media range names an offer (0 `*/*`, 1 `type/*`, 2 the type, 3 with a parameter of it)
 /// and its quality; `None` when it does not.
 fn match_range<T>(range: &str, offer: &Offer<T>) -> Option<(u8, u16)> {
     let mut parts = range.split(';').map(str::trim);
@@ -121,12 +127,16 @@ fn match_range<T>(range: &str, offer: &Offer<T>) -> Option<(u8, u16)> {
     if !subtype.eq_ignore_ascii_case(offer.subtype) {
         return None;
     }
-    let version = parameters.iter().find_map(|parameter| parameter.strip_prefix("version="));
-    match (version.map(|v| v.trim_matches('"')), offer.version) {
-        (Some(asked), Some(ours)) if asked == ours => Some((3, q)),
-        (Some(_), Some(_)) => None,
-        _ => Some((2, q)),
+    let mut specificity = 2;
+    for (key, ours) in offer.parameters {
+        let asked = parameters.iter().find_map(|parameter| parameter.split_once('=').filter(|(k, _)| k == key));
+        match asked {
+            Some((_, asked)) if asked.trim_matches('"') == *ours => specificity = 3,
+            Some(_) => return None,
+            None => {}
+        }
     }
+    Some((specificity, q))
 }
 
 #[cfg(test)]
@@ -148,17 +158,21 @@ mod tests {
         check("application/openmetrics-text; version=1.0.0; charset=utf-8", Format::OpenMetrics);
         check("application/openmetrics-text;version=0.0.1", Format::Text);
         check("application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.5", Format::Text);
-        check("application/json", Format::Json);
-        check("APPLICATION/JSON", Format::Json);
-        check("application/json;q=0.2, text/plain;q=0.1", Format::Json);
+        check("application/json", Format::ApiJson);
+        check("APPLICATION/JSON", Format::ApiJson);
+        check("application/json;q=0.2, text/plain;q=0.1", Format::ApiJson);
         check("application/json;q=0.1, text/plain;q=0.2", Format::Text);
-        check("application/json, */*;q=0.8", Format::Json);
+        check("application/json, */*;q=0.8", Format::ApiJson);
         check("text/plain;q=0, */*;q=0.5", Format::OpenMetrics);
         check("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", Format::Text);
         check("image/png", Format::Text);
         check("garbage;;;q=,,/", Format::Text);
-        check("text/plain;q=NaN,application/json;q=0.1", Format::Json);
-        // Prometheus 2.42, with and without native histograms, and 3.x.
+        check("text/plain;q=NaN,application/json;q=0.1", Format::ApiJson);
+        check("application/vnd.google.protobuf", Format::Protobuf);
+        check("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", Format::Text);
+        check("application/vnd.google.protobuf;encoding=delimited;proto=other.Family,text/plain;q=0.1", Format::Text);
+        check("application/vnd.google.protobuf;q=0.1,text/plain;q=0.2", Format::Text);
+        // Prometheus 2.42, without native histograms and with them; 2.48 with them; 3.x without and with them.
         check(
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
              text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
@@ -166,8 +180,22 @@ mod tests {
         );
         check(
             "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
-             application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-            Format::OpenMetrics,
+             application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            Format::Protobuf,
+        );
+        check(
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.5,\
+             application/openmetrics-text;version=1.0.0;q=0.4,application/openmetrics-text;version=0.0.1;q=0.3,\
+             text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            Format::Protobuf,
+        );
+        check(
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;\
+             escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
+             text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            Format::Protobuf,
         );
         check(
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\

@@ -4,16 +4,17 @@
 //! was seen last of each source, for rates. Invariant: nothing here decides anything; it only says what is.
 
 use super::{
-    Accepted, Backend, Component, ComponentState, Format, Health, HealthStatus, IndexData, Laws, LineOutcome, Listener,
-    ListenerInfo, Quantile, RecentItem, RecentKind, Refused, ScrapeBody, ScrapeRequest, SeriesInfo, SourceInfo,
-    StoreInfo, Token, Unavailable, UnknownGroup, serve,
+    Accepted, Backend, Component, ComponentState, EventsError, EventsTaken, Format, Health, HealthStatus, IndexData,
+    Laws, LineOutcome, Listener, ListenerInfo, NoticeFields, Quantile, RecentItem, RecentKind, Refused, RefusedEvent,
+    ScrapeBody, ScrapeRequest, SeriesInfo, SourceInfo, StoreInfo, Token, Unavailable, UnknownGroup, serve,
 };
 use crate::actor::{Failures, Thread, spawn};
 use crate::delta::SourceTally;
-use crate::event::{DropReason, Group, Kind, Metric, RejectReason};
-use crate::pipeline::{Pipeline, Report, as_number, series_name};
+use crate::event::{DropReason, Group, Kind, Metric, RejectReason, WireType};
+use crate::pipeline::{EventsRefused, Pipeline, Report, WidgetError, as_number, series_name};
 use crate::shard;
 use crate::sink::scrape;
+use crate::store::KeptRow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A rate is taken over at least this long.
@@ -58,6 +59,80 @@ impl Front {
             *seen = Seen { at: now, inputs, rates };
         }
         seen.rates.clone()
+    }
+
+    /// Refused input.
+    fn rejects(&self) -> Vec<RecentItem> {
+        let rejects = self.pipeline.recent_rejects().newest(usize::MAX);
+        let item = |reject: shard::Reject| RecentItem {
+            time: reject.time,
+            source: self.source(reject.source),
+            reason: reject.reason.as_str().to_owned(),
+            hint: match reject.detail.is_empty() {
+                true => self.hint_of(reject.reason, &reject.text),
+                false => reject.detail,
+            },
+            text: reject.text,
+            notice: None,
+        };
+        rejects.into_iter().map(item).collect()
+    }
+
+    /// DogStatsD events, with service checks or without.
+    fn notices(&self, with_checks: bool) -> Vec<RecentItem> {
+        let recent = self.pipeline.recent_rejects().notices();
+        let mut notices = recent.events();
+        if with_checks {
+            notices.extend(recent.checks());
+            notices.sort_by_key(|notice| std::cmp::Reverse(notice.arrival));
+        }
+        let item = |notice: shard::Notice| RecentItem {
+            time: notice.time.unwrap_or(notice.arrival),
+            source: self.source(notice.source),
+            notice: Some(fields_of(&notice)),
+            text: notice.text,
+            ..RecentItem::default()
+        };
+        notices.into_iter().map(item).collect()
+    }
+
+    fn source(&self, index: crate::event::SourceIndex) -> String {
+        self.pipeline.source_names().get(usize::from(index.0)).cloned().unwrap_or_default()
+    }
+
+    /// Says which part of a line was wrong where that can be seen.
+    fn hint_of(&self, reason: RejectReason, text: &str) -> String {
+        let split = text.split_once(':').and_then(|(name, rest)| Some((name, rest.split_once('|')?)));
+        match (reason, split) {
+            (RejectReason::BadValue, Some((_, (values, _)))) => {
+                let bad = values.split(':').find(|value| value.trim().parse::<f64>().is_err()).unwrap_or(values);
+                format!("\"{bad}\" is {}", reason.hint())
+            }
+            (RejectReason::TypeConflict, Some((name, (_, rest)))) => {
+                match wire_of(rest).and_then(|wire| self.pipeline.conflicting(name, wire)) {
+                    Some(taken) => format!("{} is a {} already: one name, one type", taken.name, shown_type(&taken)),
+                    None => reason.hint().to_owned(),
+                }
+            }
+            (RejectReason::LabelMismatch, Some((name, (_, rest)))) => {
+                let labels = wire_of(rest).and_then(|wire| self.pipeline.labels_hint(name, wire));
+                labels.unwrap_or_else(|| reason.hint().to_owned())
+            }
+            _ => reason.hint().to_owned(),
+        }
+    }
+
+    /// Whole events of schemas with `keep`.
+    fn kept_events(&self, event: Option<&str>, limit: usize) -> Vec<RecentItem> {
+        let item = |kept: KeptRow| RecentItem {
+            time: kept.time,
+            source: kept.source.to_string(),
+            reason: String::new(),
+            hint: if kept.is_cut { "longer than what is kept of an event" } else { "" }.to_owned(),
+            text: String::from_utf8_lossy(&kept.text).into_owned(),
+            notice: None,
+        };
+        self.pipeline.kept_events(event, limit).into_iter().map(item).collect()
     }
 
     fn accepted(
@@ -139,7 +214,11 @@ impl Backend for Front {
             format: match request.format {
                 Format::Text => scrape::ScrapeFormat::Text,
                 Format::OpenMetrics => scrape::ScrapeFormat::OpenMetrics,
+                Format::Protobuf => scrape::ScrapeFormat::Protobuf,
                 Format::Json => scrape::ScrapeFormat::MetricsJson,
+                Format::ApiJson => scrape::ScrapeFormat::ApiJson,
+                Format::Csv => scrape::ScrapeFormat::Csv,
+                Format::Influx => scrape::ScrapeFormat::Influx,
             },
             group: request.group.clone(),
             names: request.names.clone(),
@@ -187,25 +266,24 @@ impl Backend for Front {
     }
 
     fn recent(&self, kind: RecentKind, name: Option<&str>, limit: usize) -> Vec<RecentItem> {
-        if kind != RecentKind::Rejects {
-            return Vec::new();
+        let mut items = match kind {
+            RecentKind::Rejects => self.rejects(),
+            RecentKind::Events => {
+                // Whole events of schemas with `keep`, and events of DogStatsD: one list, newest first.
+                let mut items = self.kept_events(name, limit);
+                let notices = self.notices(false).into_iter();
+                items.extend(notices.filter(|item| name.is_none_or(|name| is_named(item, name))));
+                items.sort_by_key(|item| std::cmp::Reverse(item.time));
+                items.truncate(limit);
+                return items;
+            }
+            RecentKind::Checks => self.notices(true),
+        };
+        if let Some(name) = name {
+            items.retain(|item| is_named(item, name));
         }
-        let names = self.pipeline.source_names();
-        let source = |index: crate::event::SourceIndex| names.get(usize::from(index.0)).cloned().unwrap_or_default();
-        self.pipeline
-            .recent_rejects()
-            .newest(usize::MAX)
-            .into_iter()
-            .map(|reject| RecentItem {
-                time: reject.time,
-                source: source(reject.source),
-                reason: reject.reason.as_str().to_owned(),
-                hint: hint_of(reject.reason, &reject.text),
-                text: reject.text,
-            })
-            .filter(|item| name.is_none_or(|name| item.source == name))
-            .take(limit)
-            .collect()
+        items.truncate(limit);
+        items
     }
 
     fn lines(&self, body: Vec<u8>, wait: bool) -> Result<Vec<LineOutcome>, Unavailable> {
@@ -220,8 +298,9 @@ impl Backend for Front {
         Ok(outcomes
             .into_iter()
             .map(|(line, outcome)| match outcome {
-                shard::LineOutcome::Refused(reason) => {
-                    LineOutcome::Refused(Refused { hint: hint_of(reason, &line), reason: reason.as_str().into(), line })
+                shard::LineOutcome::Refused(reason, detail) => {
+                    let hint = if detail.is_empty() { self.hint_of(reason, &line) } else { detail };
+                    LineOutcome::Refused(Refused { hint, reason: reason.as_str().into(), line })
                 }
                 shard::LineOutcome::Accepted { dropped: Some(reason), .. } => {
                     LineOutcome::Refused(Refused { line, reason: reason.as_str().into(), hint: reason.hint().into() })
@@ -245,6 +324,39 @@ impl Backend for Front {
             .collect())
     }
 
+    fn events(&self, lines: Vec<u8>, wait: bool) -> Result<EventsTaken, EventsError> {
+        let verdict = self.pipeline.events(&lines).map_err(|refused| match refused {
+            EventsRefused::Busy => EventsError::Busy(refused.to_string()),
+            EventsRefused::NotCommitting => EventsError::Unavailable(refused.to_string()),
+        })?;
+        if wait && verdict.accepted > 0 {
+            self.pipeline.flush().map_err(|error| EventsError::Unavailable(error.to_string()))?;
+        }
+        let errors = verdict
+            .refused
+            .into_iter()
+            .map(|refused| RefusedEvent {
+                index: usize::try_from(refused.index).unwrap_or(usize::MAX),
+                reason: refused.reason.as_str().to_owned(),
+                hint: if refused.detail.is_empty() { refused.reason.hint().to_owned() } else { refused.detail },
+            })
+            .collect();
+        Ok(EventsTaken { accepted: verdict.accepted, rejected: verdict.rejected, errors })
+    }
+
+    fn has_field(&self, event: &[u8], field: &[u8]) -> bool {
+        self.pipeline.has_field(event, field)
+    }
+
+    fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, WidgetError> {
+        self.pipeline.widget(name, hours)
+    }
+
+    fn reload(&self) -> Result<serde_json::Value, String> {
+        let report = self.pipeline.reload_files().map_err(|error| error.to_string())?;
+        serde_json::to_value(&report).map_err(|error| error.to_string())
+    }
+
     fn index(&self) -> IndexData {
         let pipeline = &self.pipeline;
         let tallies = pipeline.tallies();
@@ -261,15 +373,16 @@ impl Backend for Front {
                 dropped: tally.dropped_total(),
             })
             .collect();
+        let plan = pipeline.plan();
         let mut fed = SourceTally::default();
-        tallies.iter().filter(|(name, _)| pipeline.plan().is_fed(name)).for_each(|(_, tally)| fed.merge(tally));
+        tallies.iter().filter(|(name, _)| plan.is_fed(name)).for_each(|(_, tally)| fed.merge(tally));
         let now = pipeline.clock().wall();
         let status = pipeline.status();
         let (file, is_new) = pipeline.store_file();
-        let name = &pipeline.plan().name;
+        let name = &plan.name;
         IndexData {
             version: env!("CARGO_PKG_VERSION").into(),
-            pipeline: if pipeline.plan().built_in { format!("{name} (built in)") } else { name.clone() },
+            pipeline: if plan.built_in { format!("{name} (built in)") } else { name.clone() },
             uptime_seconds: ((now.0 - pipeline.started_at().0) as f64 / 1e9).max(0.0),
             now,
             listeners: pipeline
@@ -308,15 +421,26 @@ fn client_hint(listener: &crate::pipeline::ListenerState) -> String {
     }
 }
 
-/// Says which part of a line was wrong where that can be seen.
-fn hint_of(reason: RejectReason, text: &str) -> String {
-    let values = text.split_once(':').and_then(|(_, rest)| rest.split('|').next());
-    match (reason, values) {
-        (RejectReason::BadValue, Some(values)) => {
-            let bad = values.split(':').find(|value| value.trim().parse::<f64>().is_err()).unwrap_or(values);
-            format!("\"{bad}\" is {}", reason.hint())
+/// What a notice has beside what every kept input has.
+fn fields_of(notice: &shard::Notice) -> NoticeFields {
+    let common = NoticeFields {
+        name: notice.name.clone(),
+        host: notice.host.clone(),
+        tags: notice.tags.clone(),
+        ..Default::default()
+    };
+    match &notice.body {
+        shard::NoticeBody::Event { aggregation_key, source_type, priority, alert } => NoticeFields {
+            kind: "event",
+            alert_type: alert.as_str(),
+            priority: priority.as_str(),
+            aggregation_key: aggregation_key.clone(),
+            source_type: source_type.clone(),
+            ..common
+        },
+        shard::NoticeBody::Check { status } => {
+            NoticeFields { kind: "service_check", status: status.as_str(), ..common }
         }
-        _ => reason.hint().to_owned(),
     }
 }
 
@@ -412,4 +536,15 @@ impl Drop for Server {
 /// The laws of a finished run: of everything that people fed.
 pub fn report_laws(report: &Report) -> Laws {
     laws_of(&report.fed())
+}
+
+/// Of this source, or an event or a check of this name.
+fn is_named(item: &RecentItem, name: &str) -> bool {
+    item.source == name || item.notice.as_ref().is_some_and(|notice| notice.name == name)
+}
+
+/// The type that the letters behind a line's first `|` name.
+fn wire_of(rest: &str) -> Option<WireType> {
+    let letters = rest.split('|').next().unwrap_or("");
+    WireType::ALL.into_iter().find(|wire| wire.as_str() == letters)
 }

@@ -4,6 +4,7 @@
 //! Invariant: methods may block (they are called off the runtime's thread), but [`Backend::is_ready`] must not.
 
 use crate::event::Timestamp;
+use crate::pipeline::WidgetError;
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub trait Backend: Send + Sync + 'static {
     /// True once sources are bound and the store is open. Must not block.
     fn is_ready(&self) -> bool;
 
-    /// Kept inputs, newest first, at most `limit`; `name` keeps those of one source or event.
+    /// Kept inputs, newest first, at most `limit`; `name` keeps those of one source, event or check.
     fn recent(&self, kind: RecentKind, name: Option<&str>, limit: usize) -> Vec<RecentItem>;
 
     /// Takes lines as a source does. With `wait` it returns after the commit that holds them.
@@ -31,8 +32,31 @@ pub trait Backend: Send + Sync + 'static {
     /// When the pipeline cannot take samples now (C4).
     fn lines(&self, body: Vec<u8>, wait: bool) -> Result<Vec<LineOutcome>, Unavailable>;
 
+    /// Takes events, one line of JSON each, as a source does; what is no object is refused. With `wait` it returns
+    /// after the commit that holds them.
+    ///
+    /// # Errors
+    /// When the pipeline cannot take events now, or, with `wait`, does not commit them: then they are taken, and
+    /// whoever sends them again may count them twice.
+    fn events(&self, lines: Vec<u8>, wait: bool) -> Result<EventsTaken, EventsError>;
+
+    /// Whether the schema of an event names this field. Must not block.
+    fn has_field(&self, event: &[u8], field: &[u8]) -> bool;
+
+    /// Reads the pipeline file again and takes it over: what changed, as JSON.
+    ///
+    /// # Errors
+    /// The diagnostics; the old pipeline runs on.
+    fn reload(&self) -> Result<serde_json::Value, String>;
+
     /// What the index page shows.
     fn index(&self) -> IndexData;
+
+    /// The data of a widget, its series over so many hours; `None` is as long as usual.
+    ///
+    /// # Errors
+    /// [`WidgetError`].
+    fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, WidgetError>;
 }
 
 /// An exposition format.
@@ -42,8 +66,16 @@ pub enum Format {
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
+    /// Prometheus's protobuf.
+    Protobuf,
     /// `/metrics.json`.
     Json,
+    /// `/api/metrics?format=json`.
+    ApiJson,
+    /// `/api/metrics?format=csv`.
+    Csv,
+    /// `/api/metrics?format=influx`.
+    Influx,
 }
 
 /// What a scrape asks for.
@@ -82,6 +114,39 @@ pub struct UnknownGroup {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(pub String);
+
+/// What became of the events of a request.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct EventsTaken {
+    /// How many were understood.
+    pub accepted: u64,
+    /// How many were refused.
+    pub rejected: u64,
+    /// The first of them.
+    pub errors: Vec<RefusedEvent>,
+}
+
+/// A refused event of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusedEvent {
+    /// Its place in the body, from 0; blank lines do not count.
+    pub index: usize,
+    /// The word of `hydrograph_rejected_total{reason}`.
+    pub reason: String,
+    /// One sentence for a person, with event and field where known.
+    pub hint: String,
+}
+
+/// Why no events are taken now; both pass.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventsError {
+    /// Too much to do.
+    #[error("{0}")]
+    Busy(String),
+    /// The store cannot commit.
+    #[error("{0}")]
+    Unavailable(String),
+}
 
 /// The state of the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -132,7 +197,7 @@ pub struct Health {
 pub enum RecentKind {
     /// Refused input.
     Rejects,
-    /// Kept events.
+    /// Kept events: whole typed events of schemas with `keep`, and DogStatsD events.
     Events,
     /// DogStatsD events and service checks.
     Checks,
@@ -162,7 +227,7 @@ fn as_rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S
 }
 
 /// One kept input.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RecentItem {
     /// When it came.
     #[serde(serialize_with = "as_rfc3339")]
@@ -170,11 +235,46 @@ pub struct RecentItem {
     /// The source it came from.
     pub source: String,
     /// The word of `hydrograph_rejected_total{reason}`; empty for what was not refused.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// One sentence: what was wrong and what would be right.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
-    /// The input, as text; bounded by who kept it.
+    /// The input, as text; the text of an event, the message of a check. Bounded by who kept it.
     pub text: String,
+    /// What only DogStatsD events and service checks have.
+    #[serde(flatten)]
+    pub notice: Option<NoticeFields>,
+}
+
+/// A DogStatsD event or service check, beside what every kept input has. Fields that the sender left out are too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NoticeFields {
+    /// `event` or `service_check`.
+    pub kind: &'static str,
+    /// The title of an event, the name of a check.
+    pub name: String,
+    /// Of a check: `ok`, `warning`, `critical`, `unknown`.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub status: &'static str,
+    /// Of an event: `info`, `success`, `warning`, `error`.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub alert_type: &'static str,
+    /// Of an event: `normal`, `low`.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub priority: &'static str,
+    /// Where it happened.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// Of an event: those of one key belong together.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub aggregation_key: String,
+    /// Of an event: what sent it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source_type: String,
+    /// `key:value` or bare.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// What a line became.

@@ -7,11 +7,13 @@
 //! routes answer.
 //!
 //! Reading order: [`backend`](self) (what the routes need), `accept` (which format), `token`, `routes`,
-//! `page`, `serve` (connections).
+//! `ingest` (events in), `metrics`, `page`, `serve` (connections).
 
 mod accept;
 mod adapter;
 mod backend;
+mod ingest;
+mod metrics;
 mod page;
 mod routes;
 mod serve;
@@ -19,10 +21,11 @@ mod token;
 
 pub use adapter::{Front, Server, laws_of, report_laws};
 pub use backend::{
-    Accepted, Backend, Component, ComponentState, Format, Health, HealthStatus, IndexData, Laws, LineOutcome,
-    ListenerInfo, Quantile, RecentItem, RecentKind, Refused, ScrapeBody, ScrapeRequest, SeriesInfo, SourceInfo,
-    StoreInfo, Unavailable, UnknownGroup,
+    Accepted, Backend, Component, ComponentState, EventsError, EventsTaken, Format, Health, HealthStatus, IndexData,
+    Laws, LineOutcome, ListenerInfo, NoticeFields, Quantile, RecentItem, RecentKind, Refused, RefusedEvent, ScrapeBody,
+    ScrapeRequest, SeriesInfo, SourceInfo, StoreInfo, Unavailable, UnknownGroup,
 };
+pub use ingest::EVENTS_BYTES_MAX;
 pub use routes::LINES_BYTES_MAX;
 pub use serve::{Listener, serve};
 pub use token::{Token, TokenError};

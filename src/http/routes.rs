@@ -4,13 +4,12 @@
 //! routes, which the index page shows, and how many requests may render or wait at once.
 //! Invariant: a route is either in [`ROUTES`] or 404.
 
-use super::backend::{Backend, Format, HealthStatus, IndexData, LineOutcome, RecentKind, ScrapeRequest, UnknownGroup};
-use super::{Token, accept, page};
+use super::backend::{Backend, HealthStatus, IndexData, LineOutcome, RecentKind};
+use super::{Token, accept, ingest, metrics, page};
 use crate::actor::blocking;
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::body::Bytes;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -29,39 +28,51 @@ const RENDERS_MAX: usize = 8;
 /// Requests that wait for a commit at once, more wait their turn; each holds a thread of the runtime's blocking pool.
 const WAITS_MAX: usize = 64;
 /// For one answer, unless the scraper says less.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// Items of `/api/v1/recent`: by default, and at most.
 const RECENT_LIMIT: (usize, usize) = (100, 1000);
 
 /// Every route with what it answers, as the index page lists them.
 pub(super) const ROUTES: &[(&str, &str, &str)] = &[
-    ("GET", "/metrics", "current values: text 0.0.4, OpenMetrics 1.0 or JSON, by Accept; ?name[]= filters"),
+    ("GET", "/metrics", "current values: text 0.0.4, OpenMetrics 1.0, protobuf or JSON, by Accept; ?name[]= filters"),
     ("GET", "/metrics/{group}", "the families of one group"),
-    ("GET", "/metrics.json", "current values as JSON"),
+    ("GET", "/metrics.json", "current values as JSON, names at the top level"),
+    ("GET", "/api/metrics", "current values; ?format=prometheus|json|csv|influx, else by Accept"),
+    ("GET", "/api/metrics/dashboard", "?widget=NAME [&timeframe=HOURS]: the data of a widget of the pipeline file"),
     ("GET", "/health", "the state of every part; 503 only when samples cannot be taken or committed"),
     ("GET", "/healthz", "the process lives (also /-/healthy)"),
     ("GET", "/readyz", "sources are bound and the store is open (also /-/ready)"),
     ("GET", "/api/v1/recent", "?kind=rejects|events|checks [&name=] [&limit=], newest first"),
-    ("POST", "/api/v1/lines", "DogStatsD lines, one a line; answers what each became"),
+    ("POST", "/api/v1/lines", "DogStatsD lines and JSON events, one a line; answers what each became"),
+    ("POST", "/api/v1/events", "typed events: a JSON object, an array, NDJSON or CloudEvents; ?sync=true waits"),
+    ("POST", "/-/reload", "reads the pipeline file again; 400 with what is wrong, and the old pipeline runs on"),
     ("GET", "/", "this page (also /monitoring); JSON by Accept"),
 ];
 
 /// What every handler shares.
 #[derive(Clone)]
-struct Desk {
-    backend: Arc<dyn Backend>,
-    renders: Arc<Semaphore>,
-    waits: Arc<Semaphore>,
+pub(super) struct Desk {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) renders: Arc<Semaphore>,
+    pub(super) waits: Arc<Semaphore>,
+    /// KiB of bodies of events.
+    pub(super) bodies: Arc<Semaphore>,
 }
 
 /// The routes over a backend, guarded by a token if there is one.
 pub(super) fn router(backend: Arc<dyn Backend>, token: Option<Token>) -> Router {
-    let desk =
-        Desk { backend, renders: Arc::new(Semaphore::new(RENDERS_MAX)), waits: Arc::new(Semaphore::new(WAITS_MAX)) };
+    let desk = Desk {
+        backend,
+        renders: Arc::new(Semaphore::new(RENDERS_MAX)),
+        waits: Arc::new(Semaphore::new(WAITS_MAX)),
+        bodies: Arc::new(Semaphore::new(ingest::BODIES_KIB_MAX)),
+    };
     Router::new()
-        .route("/metrics", get(scrape_all))
-        .route("/metrics/{group}", get(scrape_group))
-        .route("/metrics.json", get(scrape_json))
+        .route("/metrics", get(metrics::scrape_all))
+        .route("/metrics/{group}", get(metrics::scrape_group))
+        .route("/metrics.json", get(metrics::scrape_json))
+        .route("/api/metrics", get(metrics::api))
+        .route("/api/metrics/dashboard", get(metrics::dashboard))
         .route("/health", get(health))
         .route("/healthz", get(alive))
         .route("/-/healthy", get(alive))
@@ -69,6 +80,8 @@ pub(super) fn router(backend: Arc<dyn Backend>, token: Option<Token>) -> Router 
         .route("/-/ready", get(ready))
         .route("/api/v1/recent", get(recent))
         .route("/api/v1/lines", post(lines))
+        .route("/api/v1/events", post(ingest::events))
+        .route("/-/reload", post(reload))
         .route("/", get(index))
         .route("/monitoring", get(index))
         .route(page::STYLE_PATH, get(style))
@@ -109,71 +122,6 @@ async fn dress(mut answer: Response) -> Response {
     answer
 }
 
-async fn scrape_all(State(desk): State<Desk>, Query(query): Query<Pairs>, headers: HeaderMap) -> Response {
-    let format = accept::scrape_format(text_of(&headers, header::ACCEPT).as_deref());
-    scrape(desk, format, None, query, &headers).await
-}
-
-async fn scrape_group(
-    State(desk): State<Desk>,
-    group: Result<Path<String>, PathRejection>,
-    Query(query): Query<Pairs>,
-    headers: HeaderMap,
-) -> Response {
-    let Ok(Path(group)) = group else { return not_found().await };
-    let format = accept::scrape_format(text_of(&headers, header::ACCEPT).as_deref());
-    scrape(desk, format, Some(group), query, &headers).await
-}
-
-async fn scrape_json(State(desk): State<Desk>, Query(query): Query<Pairs>, headers: HeaderMap) -> Response {
-    scrape(desk, Format::Json, None, query, &headers).await
-}
-
-/// A query string, in order, repeated keys kept.
-type Pairs = Vec<(String, String)>;
-
-async fn scrape(desk: Desk, format: Format, group: Option<String>, query: Pairs, headers: &HeaderMap) -> Response {
-    let names = query.into_iter().filter(|(key, _)| key == "name[]").map(|(_, name)| name).collect();
-    let gzip = accept::reads_gzip(text_of(headers, header::ACCEPT_ENCODING).as_deref());
-    let request = ScrapeRequest { format, group, names, gzip };
-    let patience = scrape_patience(headers);
-    let backend = desk.backend;
-    let body = match off_thread(&desk.renders, patience, move || backend.scrape(&request)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(UnknownGroup { known })) => {
-            let answer = json!({"error": "no such group", "groups": known});
-            return json_answer(StatusCode::NOT_FOUND, &answer);
-        }
-        Err(answer) => return answer,
-    };
-    let mut answer = Response::new(Body::from(Bytes::from_owner(Shared(body.bytes))));
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(body.content_type));
-    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    if body.gzip {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    answer
-}
-
-/// A rendered body as hyper wants it, without a copy.
-struct Shared(Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// Prometheus says how long it waits; an answer after that is work for nobody.
-fn scrape_patience(headers: &HeaderMap) -> Duration {
-    let said = headers.get("x-prometheus-scrape-timeout-seconds").and_then(|value| value.to_str().ok()?.parse().ok());
-    match said {
-        Some(seconds) if seconds > 0.0 && seconds < ANSWER_PATIENCE.as_secs_f64() => Duration::from_secs_f64(seconds),
-        _ => ANSWER_PATIENCE,
-    }
-}
-
 async fn health(State(desk): State<Desk>) -> Response {
     let backend = desk.backend;
     match off_thread(&desk.renders, ANSWER_PATIENCE, move || backend.health()).await {
@@ -197,6 +145,9 @@ async fn ready(State(desk): State<Desk>) -> Response {
     };
     (status, [(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
+
+/// A query string, in order, repeated keys kept.
+pub(super) type Pairs = Vec<(String, String)>;
 
 async fn recent(State(desk): State<Desk>, Query(query): Query<Pairs>) -> Response {
     let last = |wanted: &str| query.iter().rev().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());
@@ -226,7 +177,7 @@ async fn lines(State(desk): State<Desk>, Query(query): Query<Pairs>, request: Re
     if request.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "lines are taken as plain text, not compressed");
     }
-    let body = match body_of(request).await {
+    let body = match body_within(request, LINES_BYTES_MAX, BODY_PATIENCE).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -239,8 +190,20 @@ async fn lines(State(desk): State<Desk>, Query(query): Query<Pairs>, request: Re
     }
 }
 
+async fn reload(State(desk): State<Desk>, headers: HeaderMap) -> Response {
+    if is_cross_site(&headers) {
+        return error(StatusCode::FORBIDDEN, "a reload is not asked for by another site's pages");
+    }
+    let backend = desk.backend;
+    match off_thread(&desk.waits, ANSWER_PATIENCE, move || backend.reload()).await {
+        Ok(Ok(report)) => json_answer(StatusCode::OK, &report),
+        Ok(Err(diagnostics)) => error(StatusCode::BAD_REQUEST, diagnostics.trim_end()),
+        Err(answer) => answer,
+    }
+}
+
 /// True when a browser says that another site's page sends this.
-fn is_cross_site(headers: &HeaderMap) -> bool {
+pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site != "same-origin" && site != "none";
     }
@@ -249,16 +212,16 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     origin.is_some_and(|origin| origin.split_once("://").map(|(_, authority)| authority) != Some(host))
 }
 
-/// The whole body, within its limits of size and time.
-async fn body_of(request: Request) -> Result<Bytes, Response> {
-    let body = axum::body::to_bytes(request.into_body(), LINES_BYTES_MAX);
-    match tokio::time::timeout(BODY_PATIENCE, body).await {
+/// The whole body, within limits of size and time.
+pub(super) async fn body_within(request: Request, bytes_max: usize, patience: Duration) -> Result<Bytes, Response> {
+    let body = axum::body::to_bytes(request.into_body(), bytes_max);
+    match tokio::time::timeout(patience, body).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(problem)) => {
             let is_too_long = std::error::Error::source(&problem)
                 .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
             Err(if is_too_long {
-                error(StatusCode::PAYLOAD_TOO_LARGE, &format!("at most {LINES_BYTES_MAX} bytes a request"))
+                error(StatusCode::PAYLOAD_TOO_LARGE, &format!("at most {bytes_max} bytes a request"))
             } else {
                 error(StatusCode::BAD_REQUEST, "the body ended early")
             })
@@ -309,7 +272,7 @@ async fn style() -> Response {
     (headers, page::STYLE).into_response()
 }
 
-async fn not_found() -> Response {
+pub(super) async fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "no such route; GET / lists them")
 }
 
@@ -322,7 +285,7 @@ const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 
 /// Runs work on a blocking thread, within a number of places and a time.
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     places: &Arc<Semaphore>,
     patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,
@@ -344,21 +307,21 @@ async fn off_thread<T: Send + 'static>(
     }
 }
 
-fn come_again(reason: &str) -> Response {
+pub(super) fn come_again(reason: &str) -> Response {
     ([(header::RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }
 
-fn error(status: StatusCode, reason: &str) -> Response {
+pub(super) fn error(status: StatusCode, reason: &str) -> Response {
     json_answer(status, &json!({"error": reason}))
 }
 
-fn json_answer(status: StatusCode, value: &impl serde::Serialize) -> Response {
+pub(super) fn json_answer(status: StatusCode, value: &impl serde::Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("strings and numbers always serialize");
     (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
 /// All values of a header, joined as RFC 9110 §5.3 says; `None` when there is none.
-fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+pub(super) fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
     if values.is_empty() { None } else { Some(values.join(",")) }
 }

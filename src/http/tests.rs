@@ -42,6 +42,14 @@ pub(crate) struct Fake {
 }
 
 impl Backend for Fake {
+    fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, crate::pipeline::WidgetError> {
+        match name {
+            "overview" if hours.is_none_or(|hours| hours > 0.0) => Ok(serde_json::json!({"hours": hours})),
+            "overview" => Err(crate::pipeline::WidgetError::Timeframe { hours_max: 24.0 }),
+            _ => Err(crate::pipeline::WidgetError::Unknown { known: vec!["overview".into()] }),
+        }
+    }
+
     fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup> {
         assert!(!self.panics.load(Ordering::SeqCst), "asked to panic");
         if request.group.as_deref().is_some_and(|group| group != "file") {
@@ -50,7 +58,10 @@ impl Backend for Fake {
         let content_type = match request.format {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Format::Json => "application/json",
+            Format::Protobuf => "application/vnd.google.protobuf",
+            Format::Json | Format::ApiJson => "application/json",
+            Format::Csv => "text/csv",
+            Format::Influx => "text/plain",
         };
         let text = format!("{:?} {:?} {:?}", request.format, request.group, request.names).into_bytes();
         if !request.gzip {
@@ -83,6 +94,7 @@ impl Backend for Fake {
                 reason: kind.as_str().to_owned(),
                 hint: limit.to_string(),
                 text: "load:1,2|d".to_owned(),
+                notice: None,
             })
             .collect()
     }
@@ -112,6 +124,36 @@ impl Backend for Fake {
             .collect())
     }
 
+    fn events(&self, lines: Vec<u8>, wait: bool) -> Result<EventsTaken, EventsError> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(EventsError::Unavailable("limits.pending reached".into()));
+        }
+        let lines: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        if lines.contains(&&b"{\"busy\":true}"[..]) {
+            assert!(!wait);
+            return Err(EventsError::Busy("too much to do".into()));
+        }
+        let mut taken = EventsTaken::default();
+        for (index, line) in lines.iter().enumerate() {
+            if line.starts_with(b"{\"event\"") {
+                taken.accepted += 1;
+            } else {
+                taken.rejected += 1;
+                let (reason, hint) = ("no_event".to_owned(), "the event has no name".to_owned());
+                taken.errors.push(RefusedEvent { index, reason, hint });
+            }
+        }
+        Ok(taken)
+    }
+
+    fn has_field(&self, _: &[u8], field: &[u8]) -> bool {
+        field == b"source"
+    }
+
+    fn reload(&self) -> Result<serde_json::Value, String> {
+        Ok(serde_json::json!({"metrics": {"added": ["a_total"]}}))
+    }
+
     fn index(&self) -> IndexData {
         sample_index()
     }
@@ -126,6 +168,7 @@ fn sample_index() -> IndexData {
         reason: (*text).to_owned(),
         hint: (*text).to_owned(),
         text: (*text).to_owned(),
+        notice: None,
     };
     IndexData {
         version: "0.1.0".into(),
@@ -247,8 +290,8 @@ impl Answer {
 }
 
 fn exchange(mut stream: impl Read + Write, head: &str, body: &[u8]) -> Answer {
-    write!(stream, "{head}Host: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    // A server that refuses early may close before it read all.
+    // A server that refuses early may close before it read all, of the head, too.
+    let _ = write!(stream, "{head}Host: localhost\r\nConnection: close\r\n\r\n");
     let _ = stream.write_all(body);
     let mut raw = Vec::new();
     let _ = stream.read_to_end(&mut raw);
@@ -268,14 +311,36 @@ fn scrapes_by_accept_group_and_name() {
     let answer = served.get("/metrics?name[]=a&name%5B%5D=b%20c&other=1", "Accept: application/openmetrics-text\r\n");
     assert_eq!(answer.text(), "OpenMetrics None [\"a\", \"b c\"]");
     let answer = served.get("/metrics/file", "Accept: application/json\r\n");
-    assert_eq!(answer.text(), "Json Some(\"file\") []");
+    assert_eq!(answer.text(), "ApiJson Some(\"file\") []");
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(served.get("/metrics.json", "").text(), "Json None []");
+    let protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+                    encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,*/*;q=0.1\r\n";
+    assert_eq!(served.get("/metrics", protobuf).text(), "Protobuf None []");
     let answer = served.get("/metrics/nowhere", "");
     assert_eq!(answer.status, 404);
     assert!(answer.text().contains("[\"file\",\"internal\"]"), "{}", answer.text());
     let answer = served.ask("HEAD /metrics HTTP/1.1\r\n", b"");
     assert_eq!((answer.status, answer.body.len()), (200, 0));
+}
+
+#[test]
+fn d40_d41_d42_d43_api_metrics_by_format() {
+    let served = Served::start(None);
+    for (query, accept, expected) in [
+        ("", "", "Text None []"),
+        ("", "Accept: application/json\r\n", "ApiJson None []"),
+        ("?format=prometheus", "Accept: application/json\r\n", "Text None []"),
+        ("?format=json&name[]=a", "", "ApiJson None [\"a\"]"),
+        ("?format=csv", "", "Csv None []"),
+        ("?format=influx", "", "Influx None []"),
+    ] {
+        let answer = served.get(&format!("/api/metrics{query}"), accept);
+        assert_eq!((answer.status, answer.text().as_str()), (200, expected), "{query}");
+    }
+    let answer = served.get("/api/metrics?format=xml", "");
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("[\"prometheus\",\"json\",\"csv\",\"influx\"]"), "{}", answer.text());
 }
 
 #[test]
@@ -311,7 +376,7 @@ fn unknown_routes_and_methods_are_json() {
     let served = Served::start(None);
     for (answer, status) in [
         (served.get("/nowhere", ""), 404),
-        (served.get("/api/v1/events", ""), 404),
+        (served.get("/api/v1/events", ""), 405),
         (served.get("/metrics/%ff", ""), 404),
         (served.post("/metrics", "", b""), 405),
         (served.get("/api/v1/lines", ""), 405),
@@ -360,6 +425,66 @@ fn lines_answer_ndjson_within_limits() {
 }
 
 #[test]
+fn events_are_answered_as_the_contract_says() {
+    let served = Served::start(None);
+    let post = |headers: &str, body: &[u8]| {
+        let answer = served.post("/api/v1/events", headers, body);
+        (answer.status, answer.text())
+    };
+    let none = "{\"accepted\":1,\"errors\":[],\"rejected\":0}".to_owned();
+    assert_eq!(post("", b"{\"event\":\"a\"}"), (202, none.clone()));
+    assert_eq!(served.post("/api/v1/events?sync=true", "", b"{\"event\":\"a\"}").status, 200);
+    let mixed = "{\"accepted\":1,\"errors\":[\
+        {\"hint\":\"the event has no name\",\"index\":1,\"reason\":\"no_event\"},\
+        {\"hint\":\"an event is a JSON object\",\"index\":2,\"reason\":\"bad_json\"}],\"rejected\":2}";
+    assert_eq!(post("", b"[{\"event\":\"a\"},{},7]"), (202, mixed.to_owned()));
+    assert_eq!(post("", b"{}\n{}").0, 400, "none was accepted");
+    assert_eq!(post("", b"").0, 400);
+    assert_eq!(post("", b"[]").0, 202);
+    let broken = post("", b"[{\"event\":\"a\"}");
+    assert_eq!(broken.0, 400, "an array that ends early has no events: {}", broken.1);
+    assert!(broken.1.contains("ends too early at byte 14"), "{}", broken.1);
+    let cloud = "Content-Type: application/cloudevents+json\r\n";
+    assert_eq!(post(cloud, b"{\"specversion\":\"1.0\",\"type\":\"t\",\"data\":{}}"), (202, none.clone()));
+    assert_eq!(post("CE-SpecVersion: 1.0\r\nCE-Type: t\r\n", b"{}"), (202, none.clone()));
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(b"{\"event\":\"a\"}").unwrap();
+    let gzip = encoder.finish().unwrap();
+    assert_eq!(post("Content-Encoding: gzip\r\n", &gzip), (202, none));
+    assert_eq!(post("Content-Encoding: gzip\r\n", b"{}").0, 400);
+    assert_eq!(post("Content-Encoding: br\r\n", b"{}").0, 415);
+    assert_eq!(post("Origin: http://evil.example\r\n", b"{}").0, 403);
+    let answer = served.post("/api/v1/events", "", b"{\"busy\":true}");
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")));
+    assert_eq!(served.post("/api/v1/events", "", &vec![b' '; EVENTS_BYTES_MAX + 1]).status, 413);
+    served.fake.is_down.store(true, Ordering::SeqCst);
+    let answer = served.post("/api/v1/events", "", b"{}");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long a client waits for room is real time")]
+fn bodies_that_do_not_come_leave_room_for_others() {
+    let served = Served::start(None);
+    // Nine clients that say nothing of their length, and one that does: eight bodies of the longest are room for all.
+    let silent: Vec<_> = (0..9)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(served.tcp).unwrap();
+            stream.write_all(b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let started = std::time::Instant::now();
+    while served.post("/api/v1/events", "Content-Encoding: gzip\r\n", b"x").status != 429 {
+        assert!(started.elapsed().as_secs() < 10, "the ninth is told to come again");
+    }
+    drop(silent);
+    while served.post("/api/v1/events", "", b"{\"event\":\"a\"}").status != 202 {
+        assert!(started.elapsed().as_secs() < 10, "room comes back with the clients gone");
+    }
+}
+
+#[test]
 fn the_token_guards_all_but_liveness_and_readiness() {
     let served = Served::start(Some("s3cret"));
     for path in
@@ -377,6 +502,7 @@ fn the_token_guards_all_but_liveness_and_readiness() {
         assert_eq!(served.get(path, "").status, 401, "{path}");
     }
     assert_eq!(served.post("/api/v1/lines", "", b"a:1|c").status, 401);
+    assert_eq!(served.post("/api/v1/events", "", b"{}").status, 401);
 }
 
 #[test]

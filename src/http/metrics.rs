@@ -1,0 +1,126 @@
+//! Current values over HTTP: which format a request means, and the body that the backend renders or shares.
+//!
+//! In: requests for `/metrics`, `/metrics/{group}`, `/metrics.json` and `/api/metrics`. Out: bodies with their
+//! Content-Type, gzip when asked. Invariant: an unknown group or format is answered with the list of known ones.
+
+use super::accept;
+use super::backend::{Format, ScrapeRequest, UnknownGroup};
+use super::routes::{ANSWER_PATIENCE, Desk, Pairs, json_answer, not_found, off_thread, text_of};
+use crate::pipeline::WidgetError;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The words of `/api/metrics?format=`.
+const API_FORMATS: [(&str, Format); 4] =
+    [("prometheus", Format::Text), ("json", Format::ApiJson), ("csv", Format::Csv), ("influx", Format::Influx)];
+
+/// `GET /metrics`
+pub(super) async fn scrape_all(State(desk): State<Desk>, Query(query): Query<Pairs>, headers: HeaderMap) -> Response {
+    let format = accept::scrape_format(text_of(&headers, header::ACCEPT).as_deref());
+    scrape(desk, format, None, query, &headers).await
+}
+
+/// `GET /metrics/{group}`
+pub(super) async fn scrape_group(
+    State(desk): State<Desk>,
+    group: Result<Path<String>, PathRejection>,
+    Query(query): Query<Pairs>,
+    headers: HeaderMap,
+) -> Response {
+    let Ok(Path(group)) = group else { return not_found().await };
+    let format = accept::scrape_format(text_of(&headers, header::ACCEPT).as_deref());
+    scrape(desk, format, Some(group), query, &headers).await
+}
+
+/// `GET /metrics.json`
+pub(super) async fn scrape_json(State(desk): State<Desk>, Query(query): Query<Pairs>, headers: HeaderMap) -> Response {
+    scrape(desk, Format::Json, None, query, &headers).await
+}
+
+/// `GET /api/metrics`: as `/metrics`, unless the query names a format.
+pub(super) async fn api(State(desk): State<Desk>, Query(query): Query<Pairs>, headers: HeaderMap) -> Response {
+    let asked = query.iter().rev().find(|(key, _)| key == "format").map(|(_, value)| value.as_str());
+    let format = match asked {
+        None => accept::scrape_format(text_of(&headers, header::ACCEPT).as_deref()),
+        Some(asked) => match API_FORMATS.iter().find(|(word, _)| *word == asked) {
+            Some((_, format)) => *format,
+            None => {
+                let formats: Vec<&str> = API_FORMATS.iter().map(|(word, _)| *word).collect();
+                return json_answer(StatusCode::BAD_REQUEST, &json!({"error": "unknown format", "formats": formats}));
+            }
+        },
+    };
+    scrape(desk, format, None, query, &headers).await
+}
+
+/// `GET /api/metrics/dashboard?widget=NAME&timeframe=HOURS`
+pub(super) async fn dashboard(State(desk): State<Desk>, Query(query): Query<Pairs>) -> Response {
+    let asked = |key: &str| query.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.clone());
+    let name = asked("widget").unwrap_or_default();
+    // What is no number is told the same as a number out of range.
+    let hours = asked("timeframe").map(|text| text.parse().unwrap_or(f64::NAN));
+    let backend = desk.backend;
+    match off_thread(&desk.renders, ANSWER_PATIENCE, move || backend.widget(&name, hours)).await {
+        Ok(Ok(data)) => json_answer(StatusCode::OK, &data),
+        Ok(Err(error)) => {
+            let status = match &error {
+                WidgetError::Unknown { .. } | WidgetError::Timeframe { .. } => StatusCode::BAD_REQUEST,
+                WidgetError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            let mut answer = json!({"error": error.to_string()});
+            if let WidgetError::Unknown { known } = error {
+                answer["widgets"] = known.into();
+            }
+            json_answer(status, &answer)
+        }
+        Err(answer) => answer,
+    }
+}
+
+async fn scrape(desk: Desk, format: Format, group: Option<String>, query: Pairs, headers: &HeaderMap) -> Response {
+    let names = query.into_iter().filter(|(key, _)| key == "name[]").map(|(_, name)| name).collect();
+    let gzip = accept::reads_gzip(text_of(headers, header::ACCEPT_ENCODING).as_deref());
+    let request = ScrapeRequest { format, group, names, gzip };
+    let patience = scrape_patience(headers);
+    let backend = desk.backend;
+    let body = match off_thread(&desk.renders, patience, move || backend.scrape(&request)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(UnknownGroup { known })) => {
+            let answer = json!({"error": "no such group", "groups": known});
+            return json_answer(StatusCode::NOT_FOUND, &answer);
+        }
+        Err(answer) => return answer,
+    };
+    let mut answer = Response::new(Body::from(Bytes::from_owner(Shared(body.bytes))));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(body.content_type));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if body.gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
+}
+
+/// A rendered body as hyper wants it, without a copy.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Prometheus says how long it waits; an answer after that is work for nobody.
+fn scrape_patience(headers: &HeaderMap) -> Duration {
+    let said = headers.get("x-prometheus-scrape-timeout-seconds").and_then(|value| value.to_str().ok()?.parse().ok());
+    match said {
+        Some(seconds) if seconds > 0.0 && seconds < ANSWER_PATIENCE.as_secs_f64() => Duration::from_secs_f64(seconds),
+        _ => ANSWER_PATIENCE,
+    }
+}
