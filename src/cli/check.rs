@@ -3,14 +3,19 @@
 //! In: paths. Out: text for stdout. Invariant: the text depends on the files, the environment's variables and
 //! nothing else (no times, no resolved paths), so that golden files hold it.
 
+use super::check_typed;
 use crate::event::{Expose, Group, Kind};
 use crate::pipeline::config::PipelineFile;
 use crate::pipeline::diagnostic::Diagnostics;
 use crate::pipeline::memory::memory_need;
+use crate::pipeline::names::shown_as;
 use crate::pipeline::paths::Environment;
-use crate::pipeline::plan::{Plan, SourceKind, StorePath, Token};
+use crate::pipeline::plan::{Plan, ProcessMatch, SourceKind, SourcePlan, StorePath, Token};
 use crate::pipeline::value::{show_duration, show_size};
-use crate::rule::{DeclaredMetric, HOST_METRICS, OwnMetric, PIPELINE_METRICS, window_name};
+use crate::rule::{DeclaredMetric, HOST_METRICS, OwnMetric, PIPELINE_METRICS, is_reserved_name, window_name};
+use crate::shard::JsonOptions;
+use crate::source::gpu::GPU_VALUES;
+use crate::source::process::PROCESS_VALUES;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -38,12 +43,12 @@ pub fn load(files: &[PathBuf], environment: &Environment) -> Result<Plan, Diagno
     Plan::load(&read, environment)
 }
 
-/// The plan of files in words.
+/// The plan of files in words, and what is worth a look.
 ///
 /// # Errors
 /// As [`load`].
-pub fn check(files: &[PathBuf], environment: &Environment) -> Result<String, Diagnostics> {
-    load(files, environment).map(|plan| show(&plan))
+pub fn check(files: &[PathBuf], environment: &Environment) -> Result<(String, Diagnostics), Diagnostics> {
+    load(files, environment).map(|plan| (show(&plan), plan.warnings))
 }
 
 /// A plan in words.
@@ -99,17 +104,29 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
             SourceKind::Socket(socket) => {
                 let listen: Vec<String> = socket.listen.iter().map(ToString::to_string).collect();
                 let group = socket.group.as_ref().map(|g| format!(" · group {g}")).unwrap_or_default();
-                format!("{} · mode {:04o}{group}", listen.join(", "), socket.mode)
+                let mapping = socket.mapping.as_ref().map(|file| format!(" · mapping {}", file.path.display()));
+                let mapping = mapping.unwrap_or_default();
+                format!("{} · mode {:04o}{group}{mapping}{}", listen.join(", "), socket.mode, json(&socket.json))
             }
             SourceKind::Host(host) => format!("every {} · disk {}", d(host.every), host.disk.display()),
+            SourceKind::Process(process) => format!("every {} · {}", d(process.every), process_match(&process.matches)),
+            SourceKind::Gpu(gpu) => {
+                let library = gpu.library.as_ref().map(|path| format!(" · library {}", path.display()));
+                format!("every {}{}", d(gpu.every), library.unwrap_or_default())
+            }
             SourceKind::Internal => String::new(),
         };
         let off = if source.enabled { "" } else { "(off) " };
-        writeln!(out, "{}", format!("  {:<12}{:<10}{off}{what}", source.name, source.kind.as_str()).trim_end())?;
+        let labels =
+            if source.labels.is_empty() { String::new() } else { format!(" · labels {}", pairs(&source.labels)) };
+        let line = format!("  {:<12}{:<10}{off}{what}{labels}", source.name, source.kind.as_str());
+        writeln!(out, "{}", line.trim_end())?;
     }
 
+    check_typed::events(out, plan)?;
     metrics(out, plan)?;
     undeclared(out, plan)?;
+    check_typed::shown(out, plan)?;
 
     writeln!(out, "\nlimits")?;
     let l = &plan.limits;
@@ -128,6 +145,33 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
     Ok(())
 }
 
+fn process_match(matches: &ProcessMatch) -> String {
+    match matches {
+        ProcessMatch::PidFile(path) => format!("process of {}", path.display()),
+        ProcessMatch::Command(text) => format!("process with {text:?} in its command line"),
+        ProcessMatch::Unit(unit) => format!("unit {unit}"),
+    }
+}
+
+/// What is not as usual.
+fn json(plan: &JsonOptions) -> String {
+    let usual = JsonOptions::default();
+    let mut out = String::new();
+    if let Some(event) = &plan.event {
+        out.push_str(&format!(" · every object is {event}"));
+    }
+    if plan.event_key != usual.event_key {
+        out.push_str(&format!(" · event in {:?}", plan.event_key));
+    }
+    if plan.time_key != usual.time_key {
+        out.push_str(&format!(" · time in {:?}", plan.time_key));
+    }
+    if plan.refuses_extra {
+        out.push_str(" · extra fields refused");
+    }
+    out
+}
+
 /// One exposed family.
 struct Row {
     name: String,
@@ -144,12 +188,23 @@ fn metrics(out: &mut String, plan: &Plan) -> std::fmt::Result {
     };
     let sockets = names(|kind| matches!(kind, SourceKind::Socket(_)));
     let mut declared = Vec::new();
-    for metric in &plan.metrics {
-        rows(metric, plan, &sockets, &mut declared);
+    for (index, metric) in plan.metrics.iter().enumerate() {
+        let fed = check_typed::feeds_of(plan, index);
+        let source = match (fed.is_empty(), sockets.is_empty()) {
+            (false, _) => fed,
+            (true, true) => "handles".into(),
+            (true, false) => format!("{sockets}, handles"),
+        };
+        rows(metric, plan, &source, &mut declared);
     }
     let title = if declared.is_empty() { "metrics (none declared)" } else { "metrics" };
     table(out, title, &declared)?;
-    let hosts = names(|kind| matches!(kind, SourceKind::Host(_)));
+    // A collecting source that any metric names exposes only what is named.
+    let free = |source: &&SourcePlan| {
+        source.enabled && matches!(source.kind, SourceKind::Host(_)) && !check_typed::is_named(plan, &source.name)
+    };
+    let hosts: Vec<&str> = plan.sources.iter().filter(free).map(|source| source.name.as_str()).collect();
+    let hosts = hosts.join(", ");
     let own = |source: &str, list: &[OwnMetric], group: &str| -> Vec<Row> {
         let free = list.iter().filter(|own| !plan.metrics.iter().any(|m| stands_for(m, own.name)));
         free.map(|own| {
@@ -168,6 +223,23 @@ fn metrics(out: &mut String, plan: &Plan) -> std::fmt::Result {
     if !hosts.is_empty() {
         table(out, "metrics of the host", &own(&hosts, &HOST_METRICS, "host"))?;
     }
+    let unnamed = plan.sources.iter().filter(|source| source.enabled && !check_typed::is_named(plan, &source.name));
+    for source in unnamed {
+        let (keys, labels): (Vec<&str>, &str) = match &source.kind {
+            SourceKind::Process(_) => (PROCESS_VALUES.iter().map(|value| value.key).collect(), ""),
+            SourceKind::Gpu(_) => (GPU_VALUES.iter().map(|value| value.key).collect(), "gpu"),
+            SourceKind::Socket(_) | SourceKind::Host(_) | SourceKind::Internal => continue,
+        };
+        let row = |key: &str| Row {
+            name: format!("{}_{key}", shown_as(source)),
+            kind: format!("gauge, group {}", source.kind.as_str()),
+            labels: labels.into(),
+            source: source.name.clone(),
+            limit: if labels.is_empty() { 1 } else { plan.limits.series_per_metric },
+        };
+        let rows: Vec<Row> = keys.into_iter().map(row).filter(|row| !is_reserved_name(&row.name)).collect();
+        table(out, &format!("metrics of source {}", source.name), &rows)?;
+    }
     if plan.sources[0].enabled {
         table(out, "metrics of the pipeline itself", &own(&plan.sources[0].name, &PIPELINE_METRICS, "internal"))?;
     }
@@ -179,16 +251,15 @@ fn stands_for(metric: &DeclaredMetric, own: &str) -> bool {
     metric.name == own || metric.name.strip_prefix(&format!("{}_", metric.namespace)) == Some(own)
 }
 
-fn rows(metric: &DeclaredMetric, plan: &Plan, sockets: &str, out: &mut Vec<Row>) {
+fn rows(metric: &DeclaredMetric, plan: &Plan, source: &str, out: &mut Vec<Row>) {
     let group = match &metric.group {
         Group::Named(group) => format!(", group {group}"),
         Group::Main | Group::InternalOnly => String::new(),
     };
     let limit = if metric.labels.is_empty() { 1 } else { plan.limits.series_per_metric };
-    let source = if sockets.is_empty() { "handles".into() } else { format!("{sockets}, handles") };
     let mut row = |name: String, kind: String| {
         let labels = metric.labels.join(", ");
-        out.push(Row { name, kind: format!("{kind}{group}"), labels, source: source.clone(), limit });
+        out.push(Row { name, kind: format!("{kind}{group}"), labels, source: source.to_owned(), limit });
     };
     let quantiles: Vec<String> = metric.quantiles.iter().map(ToString::to_string).collect();
     let window = show_duration(plan.slice.nanos().saturating_mul(i64::from(metric.window_slices)));
@@ -281,11 +352,18 @@ mod tests {
     #[test]
     fn golden_plans_of_all_shipped_pipelines() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+        let here = format!("{}/", folder.display());
         for entry in std::fs::read_dir(folder).expect("the folder stands") {
             let path = entry.expect("readable").path();
             let name = path.file_stem().and_then(|s| s.to_str()).expect("a name").to_owned();
-            let text = check(&[path], &quiet()).unwrap_or_else(|errors| panic!("{errors}"));
-            golden(&format!("check-{name}.txt"), &text);
+            if path.extension().is_none_or(|end| end != "toml") {
+                continue;
+            }
+            let (text, warnings) = check(&[path], &quiet()).unwrap_or_else(|errors| panic!("{errors}"));
+            golden(&format!("check-{name}.txt"), &text.replace(&here, ""));
+            if !warnings.is_empty() {
+                golden(&format!("check-{name}-warnings.txt"), &warnings.to_string().replace(&here, ""));
+            }
         }
     }
 
@@ -294,15 +372,18 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let file = PipelineFile::read(&folder.join("everything.toml")).expect("stands");
         let file = PipelineFile { directory: "/etc/hydrograph".into(), ..file };
-        let plan = Plan::load(&[file], &quiet()).unwrap_or_else(|errors| panic!("{errors}"));
+        let read = |path: &Path| PipelineFile::read(&folder.join(path.file_name().expect("a file")));
+        let plan = Plan::load_from(&[file], &quiet(), &read).unwrap_or_else(|errors| panic!("{errors}"));
         golden("check-everything.txt", &show(&plan));
+        let folder = format!("{}/", folder.display());
+        golden("check-everything-warnings.txt", &plan.warnings.to_string().replace(&folder, ""));
     }
 
     #[test]
     fn golden_diagnostics() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let file = PipelineFile::read(&folder.join("wrong.toml")).expect("stands");
-        let file = PipelineFile { name: "wrong.toml".into(), ..file };
+        let file = PipelineFile { name: "wrong.toml".into(), directory: PathBuf::new(), ..file };
         let errors = Plan::load(&[file], &quiet()).expect_err("wrong on purpose");
         golden("check-wrong.txt", &errors.to_string());
     }

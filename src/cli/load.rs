@@ -1,12 +1,13 @@
 //! Prepared load: datagrams in memory whose values are patched in place before every send.
 //!
 //! In: how many series, which kinds, how large a datagram, a seed. Out: packets, ready to send. Owns: their
-//! bytes (76 a line with three tags) and the counts. Invariants: in one round every series has the same number
+//! bytes (76 a line with three tags, 180 a typed event) and the counts. Invariants: in one round every series has the same number
 //! of lines; a patch never changes a length; the numbers of events and increments are those of the bytes sent.
 //!
 //! Why prepared: formatting a line costs more than decoding one, so a generator that formats would measure
 //! itself. Why patched: fixed values touch three cells a series and flatter every sketch 4 to 10 times.
 
+use crate::event::Timestamp;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -22,9 +23,20 @@ pub(super) enum LineKind {
     Counter,
     Gauge,
     Set,
+    /// A typed event as JSON, instead of a line of DogStatsD.
+    Event,
 }
 
+/// Where the patched values of a typed event stand, from the first of them on.
+const EVENT_BYTES_AT: usize = "12.345,\"response_bytes\":".len();
+/// As [`EVENT_BYTES_AT`], before it.
+const EVENT_TIME_BEFORE: usize =
+    "1763629375123,\"route\":\"/api/v2/checkout/payments\",\"region\":\"eu-west\",\"host\":\"checkout-000001\",\"duration\":".len();
+/// Digits of a time in milliseconds, from 2001 to 2286.
+const TIME_BYTES: usize = 13;
+
 impl LineKind {
+    /// The kinds of DogStatsD lines.
     pub(super) const ALL: [LineKind; 4] = [LineKind::Timing, LineKind::Counter, LineKind::Gauge, LineKind::Set];
 
     /// Name, a value to be patched, type. The names are chosen so that every kind's line is equally long.
@@ -34,6 +46,7 @@ impl LineKind {
             LineKind::Counter => ("checkout.request.handled.count", "1", "c"),
             LineKind::Gauge => ("checkout.request.inflight", "12.345", "g"),
             LineKind::Set => ("checkout.request.customer", "12.345", "s"),
+            LineKind::Event => ("checkout_request_finished", "12.345", "JSON"),
         }
     }
 }
@@ -70,6 +83,8 @@ pub(super) struct Load {
     values: Vec<u32>,
     packets: Vec<Packet>,
     table: Box<[[u8; 8]; VALUES]>,
+    /// Whole numbers of six digits.
+    sizes: Box<[[u8; 8]; VALUES]>,
     random: u64,
     frame_bytes: usize,
 }
@@ -90,6 +105,7 @@ impl Load {
             values: Vec::new(),
             packets: Vec::new(),
             table: Box::new([[0; 8]; VALUES]),
+            sizes: Box::new([[0; 8]; VALUES]),
             random: shape.seed,
             frame_bytes: if shape.is_framed { 4 } else { 0 },
         };
@@ -188,6 +204,16 @@ impl Load {
             let _ = write!(text, "{value:.9}");
             entry[..VALUE_BYTES].copy_from_slice(&text.as_bytes()[..VALUE_BYTES]);
         }
+        for entry in self.sizes.iter_mut() {
+            text.clear();
+            let _ = write!(text, "{}", 100_000 + (900_000.0 * uniform()) as u32);
+            entry[..VALUE_BYTES].copy_from_slice(text.as_bytes());
+        }
+    }
+
+    /// True when packets hold times: then [`ready`](Self::ready) wants to know what time it is.
+    pub(super) fn has_times(&self) -> bool {
+        self.packets.first().is_some_and(|packet| packet.kind == LineKind::Event)
     }
 
     /// Packets in a round.
@@ -195,8 +221,9 @@ impl Load {
         self.packets.len()
     }
 
-    /// Patches a packet's values and gives its first `events_max` lines.
-    pub(super) fn ready(&mut self, packet: usize, events_max: u64) -> Ready<'_> {
+    /// Patches a packet's values and gives its first `events_max` lines. `now` is the time of its events, if it
+    /// [has times](Self::has_times).
+    pub(super) fn ready(&mut self, packet: usize, events_max: u64, now: Timestamp) -> Ready<'_> {
         let Packet { bytes, values, kind } = &self.packets[packet];
         let buffer = &mut self.bytes[bytes.clone()];
         let values = &self.values[values.clone()];
@@ -210,6 +237,22 @@ impl Load {
                 let digit = 1 + (((random >> 32) * 9) >> 32) as u8;
                 increments += u64::from(digit);
                 buffer[*at as usize] = b'0' + digit;
+            }
+        } else if *kind == LineKind::Event {
+            let mut time = [b'0'; TIME_BYTES];
+            let mut millis = now.0.max(0) as u64 / 1_000_000;
+            for digit in time.iter_mut().rev() {
+                *digit += (millis % 10) as u8;
+                millis /= 10;
+            }
+            for at in sent {
+                random = step(random);
+                let at = *at as usize;
+                let value = &self.table[(random >> (64 - VALUES.trailing_zeros())) as usize];
+                let size = &self.sizes[(random >> 32) as usize % VALUES];
+                buffer[at..][..VALUE_BYTES].copy_from_slice(&value[..VALUE_BYTES]);
+                buffer[at + EVENT_BYTES_AT..][..VALUE_BYTES].copy_from_slice(&size[..VALUE_BYTES]);
+                buffer[at - EVENT_TIME_BEFORE..][..TIME_BYTES].copy_from_slice(&time);
             }
         } else {
             for at in sent {
@@ -241,6 +284,17 @@ fn write_line(line: &mut String, kind: LineKind, series: u64, digits: usize, tag
     const REGIONS: [&str; 4] = ["eu-west", "us-east", "ap-east", "sa-east"];
     const CODES: [&str; 4] = ["200", "404", "429", "500"];
     let (name, value, letters) = kind.parts();
+    if kind == LineKind::Event {
+        let region = REGIONS[(series % 4) as usize];
+        let _ = write!(
+            line,
+            "{{\"event\":\"{name}\",\"time\":1763629375123,\"route\":\"/api/v2/checkout/payments\",\"region\":\"{region}\",\
+             \"host\":\"checkout-{series:06}\",\"duration\":",
+        );
+        let value_at = line.len();
+        let _ = write!(line, "{value},\"response_bytes\":123456}}");
+        return value_at;
+    }
     line.push_str(name);
     line.push(':');
     let value_at = line.len();
@@ -289,7 +343,7 @@ mod tests {
                 let mut increments = 0.0;
                 let mut expected = 0;
                 for packet in 0..load.packet_count() {
-                    let ready = load.ready(packet, u64::MAX);
+                    let ready = load.ready(packet, u64::MAX, Timestamp(0));
                     assert!(ready.bytes.len() <= packet_bytes.max(76), "{} bytes", ready.bytes.len());
                     assert_eq!(ready.bytes.len() as u64, ready.events * 76);
                     expected += ready.increments;
@@ -312,7 +366,9 @@ mod tests {
     fn values_vary_and_follow_the_seed() {
         let all = |seed| {
             let mut load = Load::prepare(&Shape { seed, ..shape(&[LineKind::Timing], 100, 8192) });
-            (0..3).map(|_| String::from_utf8(load.ready(0, u64::MAX).bytes.to_vec()).unwrap()).collect::<Vec<_>>()
+            (0..3)
+                .map(|_| String::from_utf8(load.ready(0, u64::MAX, Timestamp(0)).bytes.to_vec()).unwrap())
+                .collect::<Vec<_>>()
         };
         let rounds = all(1);
         assert_ne!(rounds[0], rounds[1]);
@@ -330,7 +386,7 @@ mod tests {
         for is_framed in [false, true] {
             let mut load = Load::prepare(&Shape { is_framed, ..shape(&[LineKind::Timing], 1000, 8192) });
             for events_max in [0, 1, 5, 106] {
-                let ready = load.ready(1, events_max);
+                let ready = load.ready(1, events_max, Timestamp(0));
                 assert_eq!(ready.events, events_max);
                 let frame = if is_framed { 4 } else { 0 };
                 assert_eq!(ready.bytes.len() - frame, events_max as usize * 76);
@@ -347,7 +403,7 @@ mod tests {
         let mut load = Load::prepare(&shape(&LineKind::ALL, 4001, 8192));
         let (mut series, mut kinds) = (std::collections::HashSet::new(), Vec::new());
         for packet in 0..load.packet_count() {
-            let text = String::from_utf8(load.ready(packet, u64::MAX).bytes.to_vec()).unwrap();
+            let text = String::from_utf8(load.ready(packet, u64::MAX, Timestamp(0)).bytes.to_vec()).unwrap();
             kinds.push(parse(text.lines().next().unwrap()).2.to_owned());
             for line in text.lines() {
                 let (name, _, _, tags) = parse(line);
@@ -359,11 +415,43 @@ mod tests {
     }
 
     #[test]
+    fn typed_events_are_json_with_fresh_values() {
+        let mut load = Load::prepare(&shape(&[LineKind::Event], 1000, 8192));
+        assert!(load.has_times());
+        let now = Timestamp(1_790_000_000_123_456_789);
+        let (mut hosts, mut durations, mut sizes) =
+            <(std::collections::HashSet<String>, Vec<f64>, Vec<u64>)>::default();
+        for packet in 0..load.packet_count() {
+            let ready = load.ready(packet, u64::MAX, now);
+            let text = std::str::from_utf8(ready.bytes).unwrap();
+            assert_eq!(text.lines().count() as u64, ready.events);
+            for line in text.lines() {
+                let event: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(event.as_object().unwrap().len(), 7);
+                assert_eq!(event["event"], "checkout_request_finished");
+                assert_eq!(event["time"], 1_790_000_000_123_u64);
+                hosts.insert(event["host"].as_str().unwrap().to_owned());
+                durations.push(event["duration"].as_f64().unwrap());
+                sizes.push(event["response_bytes"].as_u64().unwrap());
+                assert!((170..=190).contains(&line.len()), "{} bytes", line.len());
+            }
+        }
+        assert_eq!((hosts.len(), durations.len()), (1000, 1000));
+        let distinct = |values: &mut Vec<u64>| {
+            values.sort_unstable();
+            values.dedup();
+            values.len()
+        };
+        assert!(distinct(&mut sizes) > 800 && sizes[0] >= 100_000);
+        assert!(distinct(&mut durations.iter().map(|value| value.to_bits()).collect()) > 500);
+    }
+
+    #[test]
     fn tags_from_none_to_many() {
         for tags in [0, 1, 2, 3, 8] {
             let series = if tags == 0 { 1 } else { 5 };
             let mut load = Load::prepare(&Shape { tags, ..shape(&[LineKind::Gauge], series, 1) });
-            let text = String::from_utf8(load.ready(0, u64::MAX).bytes.to_vec()).unwrap();
+            let text = String::from_utf8(load.ready(0, u64::MAX, Timestamp(0)).bytes.to_vec()).unwrap();
             assert_eq!(parse(text.trim_end()).3.len(), tags);
         }
     }

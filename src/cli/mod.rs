@@ -7,16 +7,20 @@
 //! Reading order: this file (the verbs), `wiring` (those that need the pipeline), `run`, `client`, then one file a verb.
 
 pub mod check;
+mod check_typed;
 mod client;
+mod demo;
 mod generate;
 mod healthcheck;
 pub mod init;
 mod load;
 mod log;
+mod manual;
 mod run;
 mod send;
 mod show;
 mod signals;
+mod test;
 mod wiring;
 
 use clap::{Args, Parser, Subcommand};
@@ -96,9 +100,12 @@ enum Command {
     Run {
         /// Pipeline files
         files: Vec<PathBuf>,
+        /// Reload when a file changes (SIGHUP and POST /-/reload do it at any time)
+        #[arg(long)]
+        watch: bool,
     },
     /// Print a commented pipeline file to start from
-    #[command(before_help = "Examples:\n  hydrograph init > my.toml\n  hydrograph init default")]
+    #[command(before_help = "Examples:\n  hydrograph init > my.toml\n  hydrograph init dinoair > my.toml")]
     Init {
         /// A shipped pipeline
         #[arg(default_value = "default")]
@@ -111,6 +118,17 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Run a shipped pipeline with made-up events, in memory: something to look at
+    #[command(before_help = "Examples:\n  \
+        hydrograph demo                                           # all five systems\n  \
+        hydrograph demo vision --seconds 60")]
+    Demo(demo::Demo),
+    /// Run the tests written in pipeline files, in virtual time
+    #[command(before_help = "Examples:\n  hydrograph test my.toml\n  hydrograph test pipelines/*.toml --json")]
+    Test(test::Test),
+    /// Print the JSON Schema of pipeline files, for editors
+    #[command(before_help = "Examples:\n  hydrograph schema > hydrograph.schema.json")]
+    Schema,
     /// Send DogStatsD lines to a running instance and print what each became
     #[command(before_help = "Examples:\n  \
         hydrograph send 'checkout.latency:42|ms|#region:eu' 'orders:1|c'\n  \
@@ -127,6 +145,22 @@ enum Command {
         before_help = "Examples:\n  hydrograph healthcheck\n  hydrograph healthcheck --url unixstream:/run/hydrograph/http.sock"
     )]
     Healthcheck,
+    /// Print a script that completes verbs and options in a shell
+    #[command(before_help = "Examples:\n  \
+        hydrograph completions bash > /etc/bash_completion.d/hydrograph\n  \
+        hydrograph completions fish > ~/.config/fish/completions/hydrograph.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of the program, or of one verb
+    #[command(before_help = "Examples:\n  \
+        hydrograph man | man -l -\n  \
+        hydrograph man run > /usr/local/share/man/man1/hydrograph-run.1")]
+    Man {
+        /// A verb
+        verb: Option<String>,
+    },
 }
 
 /// Runs one command and says how it ended.
@@ -154,12 +188,17 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Global { url, token_file, .. } = cli.global;
     let client = || client::Client::new(url, token_file.as_deref());
     match cli.command {
-        Command::Run { files } => wiring::run(&files),
+        Command::Run { files, watch } => wiring::run(&files, watch),
         Command::Init { name } => wiring::init(&name),
         Command::Check { files } => wiring::check(&files),
+        Command::Demo(demo) => demo.run(),
+        Command::Test(test) => test.run(),
+        Command::Schema => wiring::schema(),
         Command::Send(send) => send.run(&client()?),
         Command::Generate(generate) => generate.run(client),
         Command::Healthcheck => healthcheck::run(&client()?),
+        Command::Completions { shell } => manual::completions(shell, &mut std::io::stdout().lock()),
+        Command::Man { verb } => manual::man(verb.as_deref(), &mut std::io::stdout().lock()),
     }
 }
 

@@ -18,6 +18,13 @@ pub(super) trait Running {
     fn index(&self) -> IndexData;
     /// Why it ended by itself, when it did: an actor panicked, the store is not to be trusted.
     fn failure(&self) -> Option<String>;
+    /// Reads the files again and takes them over: what changed, or why nothing did.
+    ///
+    /// # Errors
+    /// The diagnostics; everything runs on.
+    fn reload(&self) -> Result<String, String>;
+    /// A number that changes with the files and what they include; asked about once a second.
+    fn files_stamp(&self) -> u64;
     /// Takes no more input, drains, commits, stops. The laws then have nothing in flight.
     ///
     /// # Errors
@@ -41,11 +48,23 @@ pub(super) enum StartError {
     Other(anyhow::Error),
 }
 
+/// With `--watch`, files are looked at so often.
+const WATCH_NANOS: i64 = 1_000_000_000;
 /// How often a waiting `run` looks whether the pipeline ended by itself.
 const FAILURE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs until a signal or a failure.
-pub(super) fn run(start: impl FnOnce() -> Result<Box<dyn Running>, StartError>) -> anyhow::Result<Exit> {
+pub(super) fn run(start: impl FnOnce() -> Result<Box<dyn Running>, StartError>, watches: bool) -> anyhow::Result<Exit> {
+    run_until(start, None, watches, &banner)
+}
+
+/// Runs until a signal, a failure, or for so long. `banner` is what is printed when it is ready; it took these nanoseconds.
+pub(super) fn run_until(
+    start: impl FnOnce() -> Result<Box<dyn Running>, StartError>,
+    limit: Option<Duration>,
+    watches: bool,
+    banner: &dyn Fn(&IndexData, i64) -> String,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::install()?;
     let clock = SystemClock;
     let began = clock.monotonic();
@@ -58,10 +77,25 @@ pub(super) fn run(start: impl FnOnce() -> Result<Box<dyn Running>, StartError>) 
         Err(StartError::Other(problem)) => return Err(problem),
     };
     announce(&banner(&running.index(), clock.monotonic() - began));
+    let ready = clock.monotonic();
+    let mut stamp = running.files_stamp();
+    let mut looked = ready;
     let failure = loop {
-        match signals.wait(FAILURE_PAUSE) {
+        let spent = Duration::from_nanos((clock.monotonic() - ready).max(0) as u64);
+        let left = limit.map(|limit| limit.saturating_sub(spent));
+        if left == Some(Duration::ZERO) {
+            break None;
+        }
+        if watches && clock.monotonic() - looked >= WATCH_NANOS {
+            looked = clock.monotonic();
+            let now = running.files_stamp();
+            if std::mem::replace(&mut stamp, now) != now {
+                reload(&*running);
+            }
+        }
+        match signals.wait(left.map_or(FAILURE_PAUSE, |left| left.min(FAILURE_PAUSE))) {
             Some(Signal::Stop) => break None,
-            Some(Signal::Reload) => tracing::warn!("this version does not reload; nothing was changed"),
+            Some(Signal::Reload) => reload(&*running),
             None => {
                 if let Some(failure) = running.failure() {
                     break Some(failure);
@@ -79,6 +113,14 @@ pub(super) fn run(start: impl FnOnce() -> Result<Box<dyn Running>, StartError>) 
         anyhow::bail!("stopped by a failure: {failure}");
     }
     Ok(exit)
+}
+
+/// Reloads and says what came of it; the pipeline goes on either way.
+fn reload(running: &dyn Running) {
+    match running.reload() {
+        Ok(changed) => announce(&format!("reloaded: {changed}\n")),
+        Err(diagnostics) => eprintln!("not reloaded, nothing was changed:\n{}", diagnostics.trim_end()),
+    }
 }
 
 /// Prints, and goes on when nobody reads any more: a pipeline does not end because its terminal did.

@@ -6,12 +6,14 @@ use super::run::{Running, StartError, Stopped};
 use super::{Exit, check, init};
 use crate::event::SystemClock;
 use crate::http::{Backend, IndexData, Listener, Server, Token, report_laws};
-use crate::pipeline::Pipeline;
 use crate::pipeline::paths::{Environment, read_token, socket_path};
 use crate::pipeline::plan::{ListenAddress, Plan};
+use crate::pipeline::{Loader, Pipeline};
 use crate::store::StoreError;
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +23,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const HTTP_SOCKET_MODE: u32 = 0o660;
 
 /// `hydrograph run [FILE...]`
-pub(super) fn run(files: &[PathBuf]) -> anyhow::Result<Exit> {
-    super::run::run(|| start(files))
+pub(super) fn run(files: &[PathBuf], watches: bool) -> anyhow::Result<Exit> {
+    super::run::run(|| start(files), watches)
 }
 
 /// Starts the pipeline of these files (none = the built-in default) with its HTTP server.
@@ -31,8 +33,15 @@ pub(super) fn run(files: &[PathBuf]) -> anyhow::Result<Exit> {
 /// With [`StartError::Configuration`] for files that say something wrong, which is exit code 78.
 fn start(files: &[PathBuf]) -> Result<Box<dyn Running>, StartError> {
     let environment = Environment::of_process();
-    let plan = if files.is_empty() { Plan::built_in(&environment) } else { check::load(files, &environment) };
-    let plan = plan.map_err(|errors| StartError::Configuration(errors.to_string()))?;
+    let read = {
+        let (files, environment) = (files.to_vec(), environment.clone());
+        move || if files.is_empty() { Plan::built_in(&environment) } else { check::load(&files, &environment) }
+    };
+    let plan = read().map_err(|errors| StartError::Configuration(errors.to_string()))?;
+    for warning in plan.warnings.iter() {
+        let place = warning.place.as_ref().map(|place| place.shown()).unwrap_or_default();
+        tracing::warn!(place, "{}", warning.message);
+    }
     let token = match &plan.http.token {
         Some(token) => {
             let secret = read_token(token).map_err(|error| StartError::Configuration(error.to_string()))?;
@@ -42,9 +51,35 @@ fn start(files: &[PathBuf]) -> Result<Box<dyn Running>, StartError> {
         None => None,
     };
     let listeners = bind_http(&plan, &environment).map_err(StartError::Other)?;
-    let pipeline = Pipeline::start_plan(plan, &environment, Arc::new(SystemClock)).map_err(start_error)?;
+    serve(plan, &environment, listeners, token, files, Some(Box::new(read)))
+}
+
+/// Starts a plan without a token and without files to reload.
+///
+/// # Errors
+/// As [`start`].
+pub(super) fn start_plan(
+    plan: Plan,
+    environment: &Environment,
+    listeners: Vec<Listener>,
+) -> Result<Box<dyn Running>, StartError> {
+    serve(plan, environment, listeners, None, &[], None)
+}
+
+fn serve(
+    plan: Plan,
+    environment: &Environment,
+    listeners: Vec<Listener>,
+    token: Option<Token>,
+    files: &[PathBuf],
+    loader: Option<Loader>,
+) -> Result<Box<dyn Running>, StartError> {
+    let pipeline = Pipeline::start_plan(plan, environment, Arc::new(SystemClock)).map_err(start_error)?;
+    if let Some(loader) = loader {
+        pipeline.reload_from(loader);
+    }
     let server = Server::start(pipeline.clone(), listeners, token).map_err(|error| StartError::Other(error.into()))?;
-    Ok(Box::new(Started { pipeline, server }))
+    Ok(Box::new(Started { pipeline, server, files: files.to_vec() }))
 }
 
 /// What the pipeline file asks and its store refuses is a wrong configuration; everything else is the world's.
@@ -82,6 +117,22 @@ fn bind_http(plan: &Plan, environment: &Environment) -> anyhow::Result<Vec<Liste
 struct Started {
     pipeline: Pipeline,
     server: Server,
+    files: Vec<PathBuf>,
+}
+
+/// Hashes when each file of some directories was written, and how long it is.
+fn stamp_directory(directory: &Path, hasher: &mut DefaultHasher) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let is_read = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "toml" || extension == "yml" || extension == "yaml")
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_read).collect();
+    paths.sort_unstable();
+    for path in paths {
+        let metadata = std::fs::metadata(&path).ok();
+        let written = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+        (path, written, metadata.map(|metadata| metadata.len())).hash(hasher);
+    }
 }
 
 impl Running for Started {
@@ -91,6 +142,24 @@ impl Running for Started {
 
     fn failure(&self) -> Option<String> {
         self.pipeline.failure()
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        let report = self.pipeline.reload_files().map_err(|error| error.to_string())?;
+        if report.is_empty() {
+            return Ok("nothing changed".to_owned());
+        }
+        serde_json::to_string(&report).map_err(|error| error.to_string())
+    }
+
+    /// What a file includes mostly stands beside it, so that whole directories are looked at.
+    fn files_stamp(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let parent =
+            |file: &PathBuf| file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let directories: BTreeSet<PathBuf> = self.files.iter().map(parent).collect();
+        directories.iter().for_each(|directory| stamp_directory(directory, &mut hasher));
+        hasher.finish()
     }
 
     fn stop(mut self: Box<Self>) -> anyhow::Result<Stopped> {
@@ -111,8 +180,11 @@ impl Running for Started {
 /// `hydrograph check FILE...`
 pub(super) fn check(files: &[PathBuf]) -> anyhow::Result<Exit> {
     match check::check(files, &Environment::of_process()) {
-        Ok(text) => {
+        Ok((text, warnings)) => {
             std::io::stdout().write_all(text.as_bytes())?;
+            if !warnings.is_empty() {
+                eprintln!("{}", warnings.to_string().trim_end());
+            }
             Ok(Exit::Done)
         }
         Err(errors) => {
@@ -120,6 +192,13 @@ pub(super) fn check(files: &[PathBuf]) -> anyhow::Result<Exit> {
             Ok(Exit::Configuration)
         }
     }
+}
+
+/// `hydrograph schema`
+pub(super) fn schema() -> anyhow::Result<Exit> {
+    let text = serde_json::to_string_pretty(&crate::pipeline::schema::schema())?;
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(Exit::Done)
 }
 
 /// `hydrograph init [NAME]`
