@@ -94,6 +94,8 @@ fn run(kind: &str, series: u32) {
             },
             extra_labels: ExtraLabels::Drop,
             constant_labels: vec![],
+            typed: Default::default(),
+            mappings: Default::default(),
             declared: vec![],
             metrics_max: 1000,
         })

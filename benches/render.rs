@@ -18,13 +18,17 @@ use hydrograph::sink::scrape::{LiveValues, Scrape, ScrapeFormat, ScrapePlan, Scr
 use hydrograph::store::Fold;
 
 const SERIES: u32 = 100_000;
+const HISTOGRAMS: u32 = 10_000;
 
 fn main() {
     method();
     let table = Table::new(&[("100,000 series", 34), ("ms of CPU", 24), ("ms", 24), ("MB", 6), ("target", 7), ("", 8)]);
-    for (kind, slices, samples) in [(Kind::Counter, 1, 1), (Kind::Distribution, 30, 10)] {
+    let rows = [(Kind::Counter, 1, 1, SERIES, false), (Kind::Distribution, 30, 10, SERIES, false)];
+    for (kind, slices, samples, series, is_histogram) in
+        rows.into_iter().chain([(Kind::Distribution, 30, 10, HISTOGRAMS, true)])
+    {
         let mut world = World::new(30);
-        let slots = world.add_series(kind, SERIES);
+        let slots = if is_histogram { world.add_histograms(series) } else { world.add_series(kind, series) };
         let mut random = Random(3);
         let mut now = START;
         for slice in 0..slices {
@@ -36,11 +40,18 @@ fn main() {
             world.tick(&mut combiner, now);
         }
         let scrape = Scrape::new(world.view.clone(), ScrapePlan::default(), LiveValues::default);
-        let name = if kind == Kind::Counter { "counters" } else { "summaries, window full" };
+        let name = match (kind, is_histogram) {
+            (Kind::Counter, _) => "counters",
+            (_, false) => "summaries, window full",
+            (_, true) => "10,000 histograms, 11 buckets",
+        };
         let target = if kind == Kind::Counter { 3.0 } else { 500.0 };
-        for (format, gzip) in
-            [(ScrapeFormat::Text, false), (ScrapeFormat::OpenMetrics, false), (ScrapeFormat::Text, true)]
-        {
+        for (format, gzip) in [
+            (ScrapeFormat::Text, false),
+            (ScrapeFormat::OpenMetrics, false),
+            (ScrapeFormat::Protobuf, false),
+            (ScrapeFormat::Text, true),
+        ] {
             let request = ScrapeRequest { format, group: None, names: Vec::new(), gzip };
             let (mut first, mut first_wall) = (Figures::default(), Figures::default());
             let (mut again, mut again_wall) = (Figures::default(), Figures::default());
@@ -63,9 +74,10 @@ fn main() {
             let how = match (format, gzip) {
                 (_, true) => ", gzip",
                 (ScrapeFormat::OpenMetrics, _) => ", OpenMetrics",
+                (ScrapeFormat::Protobuf, _) => ", protobuf",
                 _ => "",
             };
-            let has_target = format == ScrapeFormat::Text && !gzip;
+            let has_target = format == ScrapeFormat::Text && !gzip && !is_histogram;
             let row = |name: String, cpu: &Figures, time: &Figures, target: Option<f64>| {
                 table.row(&[
                     name,

@@ -120,7 +120,7 @@ fn instructions() {
 }
 
 fn cpu_pairs() {
-    let of_window = |window| Server::start(&Options { slice: "1s", window, is_pinned: true, queue: None });
+    let of_window = |window| Server::start(&Options { slice: "1s", window, is_pinned: true, queue: None, tail: "" });
     let (single, long) = (of_window("1s"), of_window("30s"));
     let mut sent = [0u64; 2];
     let lines = if is_quick() { "6000000" } else { "20000000" };

@@ -172,11 +172,13 @@ pub(crate) struct Options {
     pub(crate) queue: Option<u32>,
     /// On core 0 alone, so that the generator has the other.
     pub(crate) is_pinned: bool,
+    /// Further tables of the pipeline file.
+    pub(crate) tail: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { slice: "10s", window: "5m", queue: None, is_pinned: true }
+        Options { slice: "10s", window: "5m", queue: None, is_pinned: true, tail: "" }
     }
 }
 
@@ -245,6 +247,10 @@ impl Server {
         self.directory.path().join("dsd.socket")
     }
 
+    pub(crate) fn stream(&self) -> PathBuf {
+        self.directory.path().join("stream.socket")
+    }
+
     fn try_get(&self, path: &str) -> Option<Vec<u8>> {
         let mut stream = UnixStream::connect(self.directory.path().join("http.socket")).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
@@ -310,13 +316,15 @@ fn pipeline_text(directory: &Path, options: &Options) -> String {
         "name = \"bench\"\nslice = \"{}\"\nwindow = \"{}\"\n\
          [limits]\nseries = 2_000_000\nseries_per_metric = 2_000_000\nmemory = \"64GiB\"\n\
          [store]\npath = \"{}\"\n[http]\nlisten = [\"unixstream:{}\"]\n\
-         [sources.bench]\ntype = \"socket\"\nlisten = [\"unixgram:{}\"]\n\
-         [sources.internal]\ntype = \"internal\"\n",
+         [sources.bench]\ntype = \"socket\"\nlisten = [\"unixgram:{}\", \"unixstream:{}\"]\n\
+         [sources.internal]\ntype = \"internal\"\n{}",
         options.slice,
         options.window,
         at("bench.redb"),
         at("http.socket"),
         at("dsd.socket"),
+        at("stream.socket"),
+        options.tail,
     )
 }
 
@@ -330,8 +338,13 @@ pub(crate) struct Sent {
 
 /// Runs `generate` on core 1 to its end.
 pub(crate) fn generate(socket: &Path, arguments: &[&str]) -> Sent {
+    generate_to(&format!("unixgram:{}", socket.display()), arguments)
+}
+
+/// As [`generate`], to any address.
+pub(crate) fn generate_to(address: &str, arguments: &[&str]) -> Sent {
     let mut command = pinned(1, &program());
-    command.args(["generate", "--json", "--to", &format!("unixgram:{}", socket.display())]).args(arguments);
+    command.args(["generate", "--json", "--to", address]).args(arguments);
     let output = command.stderr(Stdio::null()).output().expect("runs the generator");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the generator reports");
     Sent {

@@ -5,7 +5,7 @@
 
 use hydrograph::delta::{Combiner, EncodedPart, IdMap, Interned, SeriesTable, TableLimits, encode};
 use hydrograph::event::{CommitId, Expose, Kind, Labels, SeriesId, SliceWidth, Slot, Timestamp, WireType};
-use hydrograph::rule::{ExtraLabels, Rules, RulesConfig, Undeclared};
+use hydrograph::rule::{ExtraLabels, MetricSpec, Rules, RulesConfig, Undeclared};
 use hydrograph::shard::{Acceptance, Decoder, RecentRejects};
 use hydrograph::sketch::{Digits, layout};
 use hydrograph::store::{Committed, Fold, SeriesDef, SeriesRow};
@@ -43,6 +43,8 @@ impl World {
             undeclared,
             extra_labels: ExtraLabels::Drop,
             constant_labels: vec![],
+            typed: Default::default(),
+            mappings: Default::default(),
             declared: vec![],
             metrics_max: 1000,
         };
@@ -76,6 +78,24 @@ impl World {
             let pairs = [("region", "eu-west"), ("host", &host), ("code", "200")];
             let resolved = self.rules.resolve_handle(name, wire, &pairs).expect("valid names");
             match self.table.intern(&resolved.metric, &resolved.labels) {
+                Interned::Slot(slot) => slots.push(slot),
+                _ => panic!("within the limits"),
+            }
+        }
+        slots
+    }
+
+    /// Series of one metric that is exposed as a histogram with the preset of seconds, by slot.
+    pub(crate) fn add_histograms(&mut self, count: u32) -> Vec<Slot> {
+        let mut spec = MetricSpec::new("checkout_latency_seconds", Kind::Distribution, "Latency", "checkout");
+        spec.expose = Some(Expose { summary: false, histogram: true });
+        let metric = self.rules.metric(&spec).expect("a new name");
+        let mut slots = Vec::new();
+        for n in 0..count {
+            let host = format!("web-{n:06}");
+            let pairs = [("region", "eu-west"), ("host", &*host), ("code", "200")];
+            let labels = self.rules.labels_of(&metric, &pairs).expect("valid labels");
+            match self.table.intern(&metric, &labels) {
                 Interned::Slot(slot) => slots.push(slot),
                 _ => panic!("within the limits"),
             }
