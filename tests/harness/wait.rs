@@ -4,7 +4,7 @@
 //! sleep of the tests. Invariant: a skip is written where the test command counts it, and is a failure in CI.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Long enough for an unoptimised build on a busy machine; nothing waits this long unless something is wrong.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -13,6 +13,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 #[expect(clippy::disallowed_methods, reason = "the product takes time as an argument; a test of its process cannot")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The wall clock, in seconds since the epoch: what a client writes into an event.
+#[expect(clippy::disallowed_methods, reason = "the product takes time as an argument; a client cannot")]
+pub(crate) fn epoch_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
 
 /// Polls until the condition answers, or panics after [`PATIENCE`] with the words given.

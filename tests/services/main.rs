@@ -9,5 +9,7 @@ mod harness;
 
 mod browser;
 mod clients;
+mod expressions;
 mod peers;
 mod prometheus;
+mod systems;

@@ -71,7 +71,9 @@ fn every_refusal_has_its_reason_and_is_shown() {
         (b"l:1|c|#__name__:x", RejectReason::ReservedLabel),
         (b"_e{50,5}:short|x", RejectReason::BadEvent),
         (b"_sc|disk|9", RejectReason::BadEvent),
-        (b"{\"event\":\"order\"}", RejectReason::UnsupportedFormat),
+        (b"{\"order\":1}", RejectReason::NoEvent),
+        (b"{\"metric\":\"m\",\"type\":\"counter\",\"value\":1e999}", RejectReason::BadJson),
+        (b"{\"metric\":\"m\xff\",\"type\":\"counter\",\"value\":1}", RejectReason::InvalidUtf8),
     ];
     client.send(b"hx:1|g\nok:1|c\n").expect("the socket takes a packet");
     server.await_value("ok_total", &[], 1.0);

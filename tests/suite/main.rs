@@ -7,12 +7,18 @@
 mod harness;
 
 mod cardinality;
+mod collectors;
 mod crash;
+mod demo;
 mod disk;
 mod first_run;
 mod hostile;
 mod ingest;
+mod json;
 mod load;
+mod pairs;
+mod rehearsal;
 mod routes;
 mod shutdown;
+mod systems;
 mod tidy;

@@ -52,6 +52,82 @@ fn metrics_in_every_format() {
     assert_eq!(took["value"], took["count"]);
 }
 
+/// `GET /api/metrics` in its formats, and groups with every format.
+#[test]
+fn d40_d41_d42_d43_api_metrics_in_four_formats() {
+    let home = Home::new();
+    let mut pipeline = Pipeline::new();
+    pipeline.tail =
+        "[metrics.took_seconds]\ntype = \"histogram\"\nhelp = \"Took\"\nbuckets = [0.01, 0.1]\ngroup = \"shop\"\n\
+                     [metrics.orders_total]\ntype = \"counter\"\nhelp = \"Orders\"\n"
+            .to_owned();
+    let server = pipeline.start(&home);
+    let lines = b"orders:3|c|#region:e u,env:prod\ntook:40|ms|#env:prod,team:a\ntook:60|ms|#env:prod,team:a\n";
+    let answer = server.post("/api/v1/lines", TEXT, lines);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let prometheus = server.get("/api/metrics");
+    assert!(prometheus.text().contains("took_seconds_bucket{le=\"0.1\"} 2\n"), "{}", prometheus.text());
+    assert_eq!(server.get("/api/metrics?format=prometheus").content_type(), prometheus.content_type());
+    let json = server.get("/api/metrics?format=json").json();
+    assert!(json["timestamp"].is_string() && json["uptime_seconds"].is_number());
+    assert_eq!(json["metrics"]["took_seconds"]["value"], 2);
+    assert_eq!(
+        server.get_with("/metrics", &[("Accept", "application/json")]).json()["metrics"]["orders_total"]["value"],
+        3
+    );
+    let csv = server.get("/api/metrics?format=csv&name[]=took_seconds");
+    assert!(csv.content_type().starts_with("text/csv"), "{:?}", csv.headers);
+    let rows: Vec<&str> = csv.text().split("\r\n").collect();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert!(
+        rows[1].starts_with("took_seconds,histogram,seconds,,") && rows[1].contains(",2,2,0.1,0.05,0.04,0.06,"),
+        "{rows:?}"
+    );
+    let influx = server.get("/api/metrics?format=influx&name[]=orders_total");
+    assert!(influx.text().starts_with("orders_total value=3 1"), "{}", influx.text());
+    let unknown = server.get("/api/metrics?format=xml");
+    assert_eq!((unknown.status, unknown.json()["formats"][3].as_str()), (400, Some("influx")));
+    let group = server.get("/metrics/shop");
+    assert!(group.text().contains("took_seconds_count 2\n") && !group.text().contains("orders"), "{}", group.text());
+    // The tags that a declared metric does not name, by metric.
+    let dropped = server.get("/metrics?name[]=hydrograph_labels_dropped_total");
+    for line in ["{metric=\"orders_total\"} 2\n", "{metric=\"took_seconds\"} 4\n"] {
+        assert!(dropped.text().contains(&format!("hydrograph_labels_dropped_total{line}")), "{}", dropped.text());
+    }
+}
+
+/// DogStatsD events and service checks with all their fields; a clash that says with what.
+#[test]
+fn recent_notices_and_clashes() {
+    let home = Home::new();
+    let pipeline = Pipeline::new();
+    let server = pipeline.start(&home);
+    let lines = b"_e{6,5}:deploy|to eu|d:1700000000|h:web1|k:rollout|p:low|s:ci|t:error|#env:prod,now\n\
+                  _sc|db.up|2|h:db1|#role:primary|m:no answer\n_e{1,0}:x|\norders:1|c\norders_total:2|g\norders:x|c\n";
+    assert_eq!(server.post("/api/v1/lines", TEXT, lines).status, 200);
+    let checks = server.get("/api/v1/recent?kind=checks").json();
+    assert_eq!(checks.as_array().map(Vec::len), Some(3), "{checks}");
+    let check = &server.get("/api/v1/recent?kind=checks&name=db.up").json()[0];
+    assert_eq!((check["kind"].as_str(), check["status"].as_str()), (Some("service_check"), Some("critical")));
+    assert_eq!((check["text"].as_str(), check["host"].as_str()), (Some("no answer"), Some("db1")));
+    let events = server.get("/api/v1/recent?kind=events&limit=1").json();
+    assert_eq!((events.as_array().map(Vec::len), events[0]["name"].as_str()), (Some(1), Some("x")), "newest first");
+    let event = &server.get("/api/v1/recent?kind=events&name=deploy").json()[0];
+    let expected = serde_json::json!({
+        "time": "2023-11-14T22:13:20Z", "source": event["source"], "text": "to eu", "kind": "event", "name": "deploy",
+        "alert_type": "error", "priority": "low", "host": "web1", "aggregation_key": "rollout", "source_type": "ci",
+        "tags": ["env:prod", "now"],
+    });
+    assert_eq!(*event, expected);
+    let rejects = server.get("/api/v1/recent?kind=rejects").json();
+    assert_eq!(
+        (rejects[1]["reason"].as_str(), rejects[0]["reason"].as_str()),
+        (Some("type_conflict"), Some("bad_value"))
+    );
+    let hint = rejects[1]["hint"].as_str().expect("a hint");
+    assert_eq!(hint, "orders_total is a counter already: one name, one type");
+}
+
 /// `POST /api/v1/lines` answers after the commit, line by line, with what each became.
 #[test]
 fn lines_are_answered_one_by_one_after_the_commit() {
@@ -151,15 +227,16 @@ fn what_is_not_there_is_not_listed() {
     let server = pipeline.start(&home);
     let help = Launch::new(&home).arg("--help").finish();
     assert_eq!(help.status.code(), Some(0));
-    for verb in ["query", "export", "tap", "top", "demo", "test", "store", "grafana", "schema", "completions", "man"] {
+    for verb in ["query", "export", "tap", "top", "store", "grafana"] {
         assert!(!help.stdout.lines().any(|l| l.trim_start().starts_with(&format!("{verb} "))), "{verb} is in --help");
         assert_eq!(Launch::new(&home).arg(verb).finish().status.code(), Some(2), "{verb}");
     }
-    for route in ["/api/v1/query?query=up", "/api/metrics", "/api/metrics/dashboard", "/api/v1/labels", "/nothing"] {
+    for route in ["/api/v1/query?query=up", "/api/v1/labels", "/nothing"] {
         assert_eq!(server.get(route).status, 404, "{route}");
     }
-    assert_eq!(server.post("/api/v1/events", &[], b"{}").status, 404);
-    assert_eq!(server.post("/-/reload", &[], b"").status, 404);
+    // There is no widget in this file, and nothing changed in it.
+    assert_eq!(server.get("/api/metrics/dashboard?widget=any").status, 400);
+    assert_eq!(server.post("/-/reload", &[], b"").status, 200);
 }
 
 /// The index as JSON names the listeners, and lists no route that is not there.
@@ -182,7 +259,7 @@ fn the_index_lists_only_what_is_there() {
         let status = server.get(route).status;
         assert!(status != 404, "{route} is listed and not there");
     }
-    for later in ["/api/v1/query", "/api/v1/events", "/api/metrics/dashboard"] {
+    for later in ["/api/v1/query", "/api/v1/rules"] {
         assert!(!page.text().contains(later), "{later} is listed before its time");
     }
 }

@@ -262,7 +262,8 @@ fn only_actor_spawns_and_only_bounded_channels_exist() {
         if source.name() != "actor.rs" && spawns.iter().any(|s| line.contains(s)) {
             return Some("threads and tasks are spawned in actor.rs only".to_owned());
         }
-        let unbounded = line.contains("unbounded") && line.contains('(') || line.contains("mpsc::channel");
+        let unbounded =
+            ["unbounded()", "unbounded_channel", "unbounded::<", "mpsc::channel"].iter().any(|q| line.contains(q));
         unbounded.then(|| "every queue has a bound".to_owned())
     });
     assert_none("spawning and queues", breaches);
