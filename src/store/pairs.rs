@@ -7,7 +7,9 @@
 //!
 //! The rules, by event time, so that neither the order in which shards are drained nor an overtaking matters:
 //!
-//! - A start pairs with the earliest waiting end that is not before it. Else it opens its key.
+//! - A start pairs with the earliest waiting end that is not before it. Else it opens its key. Events without a time
+//!   have that of their arrival: an end that arrived first is then the end of an earlier round of its key, not of
+//!   this one, or work done back to back under one key would be joined end to start for ever.
 //! - A later start of an open key *restarts* it: the newer one counts, with its labels. An earlier or equal one
 //!   is a duplicate and changes nothing.
 //! - An end closes its key if that was opened not after it. Else it waits for `lateness`, then it is *unmatched*.
