@@ -26,6 +26,12 @@ pub(crate) fn pairs() -> usize {
     std::env::var("HYDROGRAPH_BENCH_PAIRS").ok().and_then(|text| text.parse().ok()).unwrap_or(7).max(1)
 }
 
+/// True when the row is asked for: `cargo bench --bench NAME -- WORD...` measures the rows that hold every word.
+pub(crate) fn is_asked(row: &str) -> bool {
+    let words = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    words.into_iter().all(|word| row.split(' ').any(|part| part == word))
+}
+
 /// True for a quick look.
 pub(crate) fn is_quick() -> bool {
     pairs() < 7

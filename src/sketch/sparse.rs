@@ -75,12 +75,12 @@ macro_rules! key {
 
 key!(i16 i32);
 
-/// Cells that there is room for when so many are in use: few enough to waste less than an eighth, so many that a window
-/// that fills or slides seldom asks the allocator.
+/// Cells that there is room for when so many are in use: enough that a window that fills or slides seldom asks the
+/// allocator, and a sixth too many at most once there are a hundred.
 const fn room_for(used: usize) -> usize {
     used.next_multiple_of(match used {
-        0..=64 => GROUP,
-        65..=160 => 2 * GROUP,
+        0..=16 => GROUP,
+        17..=192 => 2 * GROUP,
         _ => 4 * GROUP,
     })
 }

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Rows that are decoded before the first of them is applied.
 const AHEAD: usize = 8;
+/// Rows before its own at which a sketch's cells are asked for.
+const CELLS_AHEAD: usize = 2;
 
 /// What the fold needs of a metric for every row.
 pub(super) struct Rule {
@@ -66,10 +68,10 @@ impl Place<'_> {
                 }
             }
             if let Some((block, chunk)) = &held {
-                rows[..count].iter().flatten().for_each(|row| bring_window_closer(chunk, *block, row));
+                rows[..CELLS_AHEAD].iter().flatten().for_each(|row| bring_cells_closer(chunk, *block, row));
             }
             for (at, row) in rows[..count].iter().flatten().enumerate() {
-                if let (Some((block, chunk)), Some(Some(next))) = (&held, rows.get(at + 1)) {
+                if let (Some((block, chunk)), Some(Some(next))) = (&held, rows.get(at + CELLS_AHEAD)) {
                     bring_cells_closer(chunk, *block, next);
                 }
                 let (block, offset) = place_of(row.id);
@@ -112,16 +114,7 @@ fn bring_closer(chunk: &Chunk, held: u32, row: &Row<'_>) {
     }
 }
 
-/// Second step, when the states of a batch have come: the extremes they point to.
-#[inline(always)]
-fn bring_window_closer(chunk: &Chunk, held: u32, row: &Row<'_>) {
-    if let Some(state) = state_of(chunk, held, row) {
-        state.window.greatest.prefetch();
-        state.window.least.prefetch();
-    }
-}
-
-/// Third step, one row ahead, because a sketch has many lines: its cells.
+/// Second step, when the state has come, and only a few rows ahead, because a sketch has many lines: its cells.
 #[inline(always)]
 fn bring_cells_closer(chunk: &Chunk, held: u32, row: &Row<'_>) {
     if let Some(state) = state_of(chunk, held, row) {

@@ -73,9 +73,7 @@ pub(super) struct Window {
     pub(super) sketch: Sketch,
     /// Samples seen.
     pub(super) samples: u64,
-    pub(super) greatest: Extremes,
-    /// Of the negated values.
-    pub(super) least: Extremes,
+    pub(super) extremes: Extremes,
     /// Rows of slices before this one are not in it: the series was not in memory when they came.
     pub(super) from: u32,
 }
@@ -228,13 +226,7 @@ pub(super) fn factor(is_weighted: bool, beside_weighted: bool) -> u64 {
 
 impl Window {
     pub(super) fn new(digits: Digits, from: u32) -> Window {
-        Window {
-            sketch: Sketch::new(digits),
-            samples: 0,
-            greatest: Extremes::default(),
-            least: Extremes::default(),
-            from,
-        }
+        Window { sketch: Sketch::new(digits), samples: 0, extremes: Extremes::default(), from }
     }
 
     /// Adds a row of a slice. `spare` is memory for cells in another form.
@@ -250,8 +242,7 @@ impl Window {
             self.sketch.make_weighted();
         }
         self.samples += row.count;
-        self.greatest.add(slice, row.max);
-        self.least.add(slice, row.min.saturating_neg());
+        self.extremes.add(slice, row.min, row.max);
         let cells = adapt(&self.sketch, row, spare);
         self.sketch.add_sorted(cells);
     }
@@ -268,8 +259,7 @@ impl Window {
         if slice < self.from {
             return true;
         }
-        self.greatest.expire(slice);
-        self.least.expire(slice);
+        self.extremes.expire(slice);
         let cells = adapt(&self.sketch, row, spare);
         let held = self.samples.checked_sub(row.count).filter(|_| self.sketch.subtract_sorted(cells).is_ok());
         match held {
@@ -284,17 +274,16 @@ impl Window {
     fn clear(&mut self, digits: Digits) {
         self.sketch = Sketch::new(digits);
         self.samples = 0;
-        self.greatest.clear();
-        self.least.clear();
+        self.extremes.clear();
     }
 
     /// The least and greatest value in scale units.
     pub(super) fn extremes(&self) -> Option<(i64, i64)> {
-        Some((-self.least.greatest()?, self.greatest.greatest()?))
+        self.extremes.ends()
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.sketch.heap_bytes() + self.greatest.heap_bytes() + self.least.heap_bytes()
+        self.sketch.heap_bytes() + self.extremes.heap_bytes()
     }
 }
 

@@ -5,7 +5,6 @@
 //! Invariant: a slice enters a window row by row and leaves it once, with exactly the rows that entered;
 //! a slice that has left never comes back, whatever the wall clock does (T3).
 
-use crate::delta::prefetch;
 use crate::event::Slice;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,85 +107,109 @@ fn lowest(open: u32, slices: u32) -> u32 {
     open.saturating_sub(slices - 1)
 }
 
-/// The greatest value of a slice, in 12 bytes: two queues of some of them stand beside every window.
+/// The least and the greatest value of a slice, in 20 bytes: some of them stand beside every window.
 #[derive(Clone, Copy)]
 #[repr(C, packed(4))]
-struct Peak {
+struct Span {
     slice: u32,
-    value: i64,
+    least: i64,
+    greatest: i64,
 }
 
-/// A monotonic queue of peaks: the greatest value of the slices still inside. The least is the
-/// greatest of the negated values; negation is safe because values are clamped far inside i64 (V4).
-///
-/// Slices ascend and values strictly descend, so the front answers and a late row finds its place.
-#[derive(Default)]
-pub(super) struct Extremes(Vec<Peak>);
+impl Span {
+    const EMPTY: Span = Span { slice: 0, least: i64::MAX, greatest: i64::MIN };
+
+    fn is_empty(self) -> bool {
+        self.least > self.greatest
+    }
+
+    /// Whether neither end of the other lies outside.
+    fn covers(self, other: Span) -> bool {
+        self.least <= other.least && self.greatest >= other.greatest
+    }
+
+    fn widen(&mut self, other: Span) {
+        self.least = self.least.min(other.least);
+        self.greatest = self.greatest.max(other.greatest);
+    }
+}
+
+/// The extremes of a window: the span of its newest slice, and of older slices what later ones do not cover, because
+/// those leave later. Nearly every row is of the newest slice, so that one lies here and not behind a pointer.
+pub(super) struct Extremes {
+    /// Slices ascend and lie before the newest.
+    older: Vec<Span>,
+    newest: Span,
+}
+
+impl Default for Extremes {
+    fn default() -> Extremes {
+        Extremes { older: Vec::new(), newest: Span::EMPTY }
+    }
+}
 
 impl Extremes {
-    /// A row of a slice had this greatest value.
+    /// A row of a slice had these extremes.
     #[inline]
-    pub(super) fn add(&mut self, slice: u32, value: i64) {
-        // Nearly every row is of the newest slice, and of those most change nothing.
-        match self.0.last() {
-            Some(last) if last.slice > slice => return self.add_late(slice, value),
-            Some(last) if last.slice == slice && last.value >= value => return,
-            _ => {}
-        }
-        while self.0.pop_if(|peak| peak.value <= value).is_some() {}
-        self.insert(self.0.len(), Peak { slice, value });
-    }
-
-    #[cold]
-    fn add_late(&mut self, slice: u32, value: i64) {
-        // An entry that leaves later and is not smaller hides this one for good.
-        let after = self.0.partition_point(|peak| peak.slice < slice);
-        if self.0[after..].iter().any(|peak| peak.value >= value) {
-            return;
-        }
-        let upto = after + usize::from(self.0.get(after).is_some_and(|peak| peak.slice == slice));
-        let from = self.0[..upto].partition_point(|peak| peak.value > value);
-        if from < upto {
-            self.0[from] = Peak { slice, value };
-            self.0.drain(from + 1..upto);
+    pub(super) fn add(&mut self, slice: u32, least: i64, greatest: i64) {
+        let span = Span { slice, least, greatest };
+        if self.newest.is_empty() {
+            self.newest = span;
+        } else if self.newest.slice == slice {
+            self.newest.widen(span);
         } else {
-            self.insert(from, Peak { slice, value });
+            self.add_other(span);
         }
     }
 
-    fn insert(&mut self, at: usize, peak: Peak) {
-        if self.0.len() == self.0.capacity() {
-            self.0.reserve_exact(2 + self.0.len() / 2);
+    /// A slice begins, or a row is late.
+    fn add_other(&mut self, mut span: Span) {
+        if span.slice > self.newest.slice {
+            std::mem::swap(&mut self.newest, &mut span);
         }
-        self.0.insert(at, peak);
-    }
-
-    /// Brings the queue closer.
-    #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        if let Some(first) = self.0.first() {
-            prefetch(first);
+        match self.older.binary_search_by(|other| { other.slice }.cmp(&{ span.slice })) {
+            Ok(at) => self.older[at].widen(span),
+            Err(at) => {
+                if self.older.len() == self.older.capacity() {
+                    self.older.reserve_exact(2);
+                }
+                self.older.insert(at, span);
+            }
         }
+        let (mut later, mut kept) = (self.newest, self.older.len());
+        for at in (0..self.older.len()).rev() {
+            let span = self.older[at];
+            if !later.covers(span) {
+                kept -= 1;
+                self.older[kept] = span;
+                later.widen(span);
+            }
+        }
+        self.older.drain(..kept);
     }
 
     /// A slice has left.
     pub(super) fn expire(&mut self, slice: u32) {
-        if let Ok(at) = self.0.binary_search_by(|peak| { peak.slice }.cmp(&slice)) {
-            self.0.remove(at);
+        if self.newest.slice == slice {
+            self.newest = self.older.pop().unwrap_or(Span::EMPTY);
+        } else if let Ok(at) = self.older.binary_search_by(|span| { span.slice }.cmp(&slice)) {
+            self.older.remove(at);
         }
     }
 
-    /// The greatest value.
-    pub(super) fn greatest(&self) -> Option<i64> {
-        self.0.first().map(|peak| peak.value)
+    /// The least and the greatest value.
+    pub(super) fn ends(&self) -> Option<(i64, i64)> {
+        let mut all = self.newest;
+        self.older.iter().for_each(|span| all.widen(*span));
+        (!all.is_empty()).then_some((all.least, all.greatest))
     }
 
     pub(super) fn clear(&mut self) {
-        self.0 = Vec::new();
+        *self = Extremes::default();
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Peak>()
+        self.older.capacity() * size_of::<Span>()
     }
 }
 
@@ -197,15 +220,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn extremes_equal_a_scan(rows in proptest::collection::vec((0u32..12, -20i64..20), 1..60)) {
-            let mut queue = Extremes::default();
-            for (slice, value) in &rows {
-                queue.add(*slice, *value);
+        fn extremes_equal_a_scan(rows in proptest::collection::vec((0u32..12, -20i64..20, 0i64..9), 1..60)) {
+            let mut extremes = Extremes::default();
+            for (at, (slice, least, length)) in rows.iter().enumerate() {
+                extremes.add(*slice, *least, least + length);
+                // Late rows also come once slices have left.
+                let lowest = at as u32 / 16;
+                (0..lowest).for_each(|slice| extremes.expire(slice));
+                let inside = || rows[..=at].iter().filter(|(slice, ..)| *slice >= lowest);
+                let ends = inside().map(|(_, least, _)| *least).min().zip(inside().map(|(_, least, length)| least + length).max());
+                prop_assert_eq!(extremes.ends(), ends);
             }
-            for lowest in 0..13u32 {
-                let expected = rows.iter().filter(|(s, _)| *s >= lowest).map(|(_, v)| *v).max();
-                prop_assert_eq!(queue.greatest(), expected);
-                queue.expire(lowest);
+            for lowest in rows.len() as u32 / 16..13 {
+                (0..lowest).for_each(|slice| extremes.expire(slice));
+                let inside = || rows.iter().filter(|(slice, ..)| *slice >= lowest);
+                let ends = inside().map(|(_, least, _)| *least).min().zip(inside().map(|(_, least, length)| least + length).max());
+                prop_assert_eq!(extremes.ends(), ends);
             }
         }
     }
