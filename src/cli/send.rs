@@ -141,14 +141,13 @@ fn value_of(accepted: &Accepted) -> String {
     let samples = format!("{} {}", accepted.samples, if accepted.samples == 1 { "sample" } else { "samples" });
     match (accepted.quantile, accepted.value) {
         (Some(quantile), _) => {
+            let q = show::number((quantile.q * 1e6).round() / 1e4);
+            let value = show::number(quantile.value);
+            if quantile.bound.is_infinite() {
+                return format!("{samples}, p{q} {value}");
+            }
             // Two digits of the bound are enough for a person: 1, 10, 0.1, 3.7.
-            let percent = (quantile.bound * 1e4).round() / 1e2;
-            format!(
-                "{samples}, p{} {} ±{} %",
-                show::number((quantile.q * 1e6).round() / 1e4),
-                show::number(quantile.value),
-                show::number(percent),
-            )
+            format!("{samples}, p{q} {value} ±{} %", show::number((quantile.bound * 1e4).round() / 1e2))
         }
         (None, Some(value)) => show::number(value),
         (None, None) => samples,
@@ -221,5 +220,13 @@ refused  load:1,2|d                     \"1,2\" is not a number; values are pack
         };
         let read = parse(&serde_json::to_vec(&LineOutcome::Accepted(empty)).unwrap()).unwrap();
         assert!(matches!(&read[0], LineOutcome::Accepted(accepted) if value_of(accepted) == "2 samples"));
+        // A median of 0 has a bound that JSON cannot carry either.
+        let zero = Accepted {
+            samples: 1,
+            quantile: Some(Quantile { q: 0.5, value: 0.0, bound: f64::INFINITY }),
+            ..Accepted::default()
+        };
+        let read = parse(&serde_json::to_vec(&LineOutcome::Accepted(zero)).unwrap()).unwrap();
+        assert!(matches!(&read[0], LineOutcome::Accepted(accepted) if value_of(accepted) == "1 sample, p50 0"));
     }
 }

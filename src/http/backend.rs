@@ -331,8 +331,14 @@ pub struct Quantile {
     pub q: f64,
     /// In the exposed unit.
     pub value: f64,
-    /// Relative bound of its error: 0.01 is ±1 %.
+    /// Relative bound of its error: 0.01 is ±1 %. Infinite, which JSON writes as null, where the value is 0: half the
+    /// metric's unit is all that can be promised there.
+    #[serde(deserialize_with = "infinite_if_null")]
     pub bound: f64,
+}
+
+fn infinite_if_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// What the index page and `GET /` as JSON show.

@@ -148,10 +148,14 @@ fn record(mut recorder: Recorder, regroup: &Regroup, view: &View, shard: &ShardH
                 INTERNAL,
                 std::mem::take(&mut lines),
                 Box::new(|outcomes| {
-                    for (line, outcome) in outcomes {
-                        if let LineOutcome::Refused(reason, detail) = outcome {
-                            tracing::warn!(%reason, detail, line, "the result of a recorded expression was refused");
-                        }
+                    // Of thousands of results only the first is named: the others mostly fail alike.
+                    let mut refused = outcomes.into_iter().filter_map(|(line, outcome)| match outcome {
+                        LineOutcome::Refused(reason, detail) => Some((line, reason, detail)),
+                        _ => None,
+                    });
+                    if let Some((line, reason, detail)) = refused.next() {
+                        let others = refused.count();
+                        tracing::warn!(%reason, detail, line, others, "results of recorded expressions were refused");
                     }
                 }),
             );

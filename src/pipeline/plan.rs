@@ -411,6 +411,7 @@ impl Plan {
             undeclared: self.defaults.undeclared.clone(),
             extra_labels: self.defaults.extra_labels,
             constant_labels: self.labels.clone(),
+            source_labels: self.sources.iter().map(|source| source.labels.clone()).collect(),
             declared: self.metrics.clone(),
             typed: self.typed.clone(),
             mappings: self.mappings(),

@@ -16,9 +16,10 @@ impl Rules {
         self.mappings.by_source.get(usize::from(source.0)).and_then(Option::as_ref)
     }
 
-    /// Sources from this index on have no mapping.
-    pub fn mapped_sources(&self) -> u16 {
-        u16::try_from(self.mappings.by_source.len()).unwrap_or(u16::MAX)
+    /// Sources from this index on have neither a mapping nor labels of their own.
+    pub fn special_sources(&self) -> u16 {
+        let sources = self.mappings.by_source.len().max(self.source_labels.len());
+        u16::try_from(sources).unwrap_or(u16::MAX)
     }
 
     /// As [`Rules::resolve`], by the mapping of the line's source first.
@@ -34,16 +35,16 @@ impl Rules {
     ) -> Result<Resolved, RejectReason> {
         let text = || std::str::from_utf8(name).map_err(|_| RejectReason::InvalidUtf8);
         match self.mapping_of(source) {
-            None => self.resolve(name, wire, tags),
+            None => self.resolve(source, name, wire, tags),
             Some(mapping) => match mapping.find(text()?, wire) {
-                None => self.resolve(name, wire, tags),
+                None => self.resolve(source, name, wire, tags),
                 Some(Mapped::Dropped) => Err(RejectReason::DroppedByMapping),
                 Some(Mapped::Metric { name: exposed, labels, spec }) => {
                     let metric = self.mapped_metric(text()?, exposed, wire, spec)?;
                     let exponent = input_exponent(&metric, wire)?;
                     let tags = merge(labels, tags, spec.honor_labels)?;
                     let tags = tags.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-                    let (labels, labels_dropped) = self.labels(&metric, tags, self.extra_labels)?;
+                    let (labels, labels_dropped) = self.labels(source, &metric, tags, self.extra_labels)?;
                     Ok(Resolved { metric, labels, input_exponent: exponent, shift: spec.exponent, labels_dropped })
                 }
             },

@@ -26,7 +26,9 @@ pub use reload::{Redeclaration, RedeclareError, SharedRules};
 pub use scale::default_scale;
 pub use spec::{DeclaredMetric, ExtraLabels, Mappings, MetricSpec, RestoreError, RulesConfig, Undeclared};
 
-use crate::event::{Expose, Group, Kind, Labels, LabelsBuilder, Metric, MetricId, RejectReason, Scale, Unit, WireType};
+use crate::event::{
+    Expose, Group, Kind, Labels, LabelsBuilder, Metric, MetricId, RejectReason, Scale, SourceIndex, Unit, WireType,
+};
 use hashbrown::HashMap;
 use registry::Registry;
 use scale::{default_buckets, input_exponent};
@@ -63,6 +65,9 @@ pub fn is_reserved_name(name: &str) -> bool {
 /// What the stock clients say of themselves begins so; it goes to group `internal` as `hydrograph_client_*`.
 pub const CLIENT_TELEMETRY: &str = "datadog.dogstatsd.client.";
 
+/// Whose samples have no labels but their own and those of every series: `internal` has no table in a file.
+const NO_SOURCE: SourceIndex = SourceIndex(0);
+
 /// Where a sample goes.
 #[derive(Clone, Debug)]
 pub struct Resolved {
@@ -83,6 +88,8 @@ pub struct Rules {
     undeclared: Undeclared,
     extra_labels: ExtraLabels,
     constant_labels: Box<[(String, String)]>,
+    /// At the place of the source's index; what lies past the end has none.
+    source_labels: Box<[Vec<(String, String)>]>,
     mappings: Mappings,
     metrics_max: usize,
     /// Distinct namespaces of declared metrics, each with its `_`.
@@ -131,6 +138,7 @@ impl Rules {
             undeclared: config.undeclared,
             extra_labels: config.extra_labels,
             constant_labels: config.constant_labels.into(),
+            source_labels: config.source_labels.into(),
             mappings: config.mappings,
             metrics_max: config.metrics_max.max(registry.len()),
             prefixes,
@@ -141,17 +149,18 @@ impl Rules {
         })
     }
 
-    /// The series of a line from the wire. A tag is (key, value); a bare tag's value is `true`.
+    /// The series of a line from the wire, whatever mapping its source has. A tag is (key, value); a bare tag's value is `true`.
     ///
     /// # Errors
     /// The reason the line is refused.
     pub fn resolve<'t>(
         &self,
+        source: SourceIndex,
         name: &[u8],
         wire: WireType,
         tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
     ) -> Result<Resolved, RejectReason> {
-        self.resolve_as(name, wire, tags, self.extra_labels)
+        self.resolve_as(source, name, wire, tags, self.extra_labels)
     }
 
     /// The series of a handle or another typed producer: named as on the wire, but a declared metric takes
@@ -166,20 +175,21 @@ impl Rules {
         labels: &[(&str, &str)],
     ) -> Result<Resolved, RejectReason> {
         let labels = labels.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-        self.resolve_as(name.as_bytes(), wire, labels, ExtraLabels::Error)
+        self.resolve_as(NO_SOURCE, name.as_bytes(), wire, labels, ExtraLabels::Error)
     }
 
-    /// As [`resolve_handle`](Self::resolve_handle), of labels as bytes.
+    /// As [`resolve_handle`](Self::resolve_handle), of labels as bytes and with those of a source.
     ///
     /// # Errors
     /// The reason the sample is refused.
     pub fn resolve_exact(
         &self,
+        source: SourceIndex,
         name: &str,
         wire: WireType,
         labels: &[(&[u8], &[u8])],
     ) -> Result<Resolved, RejectReason> {
-        self.resolve_as(name.as_bytes(), wire, labels.iter().copied(), ExtraLabels::Error)
+        self.resolve_as(source, name.as_bytes(), wire, labels.iter().copied(), ExtraLabels::Error)
     }
 
     /// The series of a service check: gauge `service_check_status{check, ...tags}`, values 0 to 3.
@@ -188,6 +198,7 @@ impl Rules {
     /// The reason the check is refused.
     pub fn resolve_service_check<'t>(
         &self,
+        source: SourceIndex,
         check: &'t [u8],
         tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
     ) -> Result<Resolved, RejectReason> {
@@ -195,11 +206,12 @@ impl Rules {
             return Err(RejectReason::EmptyName);
         }
         let tags = std::iter::once((&b"check"[..], check)).chain(tags.filter(|(key, _)| *key != b"check"));
-        self.resolve(b"service_check_status", WireType::Gauge, tags)
+        self.resolve(source, b"service_check_status", WireType::Gauge, tags)
     }
 
     fn resolve_as<'t>(
         &self,
+        source: SourceIndex,
         name: &[u8],
         wire: WireType,
         tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
@@ -210,7 +222,7 @@ impl Rules {
             Some(metric) => metric,
             None => {
                 if let Some(matched) = self.pattern_of(name, wire) {
-                    return self.resolve_pattern(&matched, wire, tags, extra);
+                    return self.resolve_pattern(source, &matched, wire, tags, extra);
                 }
                 let metric = self.metric_of(name, wire)?;
                 self.remember(wire, name, metric.id);
@@ -218,7 +230,7 @@ impl Rules {
             }
         };
         let input_exponent = input_exponent(&metric, wire)?;
-        let (labels, labels_dropped) = self.labels(&metric, tags, extra)?;
+        let (labels, labels_dropped) = self.labels(source, &metric, tags, extra)?;
         Ok(Resolved { metric, labels, input_exponent, shift: 0, labels_dropped })
     }
 
@@ -251,6 +263,7 @@ impl Rules {
 
     fn resolve_pattern<'t>(
         &self,
+        source: SourceIndex,
         matched: &StatsdMatch<'_>,
         wire: WireType,
         tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
@@ -264,7 +277,7 @@ impl Rules {
                 pairs.push(pair);
             }
         }
-        let (labels, labels_dropped) = self.labels(matched.metric, pairs.into_iter(), extra)?;
+        let (labels, labels_dropped) = self.labels(source, matched.metric, pairs.into_iter(), extra)?;
         let input_exponent = input_exponent(matched.metric, wire)?;
         Ok(Resolved {
             metric: Arc::clone(matched.metric),
@@ -280,20 +293,16 @@ impl Rules {
         &self.typed
     }
 
-    /// The labels of a typed feed's series, from its key. A value that is missing leaves its label out.
+    /// The labels of a typed feed's series, from its key and its source. A value that is missing leaves its label out.
     ///
     /// # Errors
     /// `InvalidUtf8`, and those of [`LabelsBuilder::build`].
-    pub fn labels_of_feed(&self, feed: &FeedPlan, key: &[u8]) -> Result<Labels, RejectReason> {
+    pub fn labels_of_feed(&self, source: SourceIndex, feed: &FeedPlan, key: &[u8]) -> Result<Labels, RejectReason> {
         let mut builder = LabelsBuilder::new();
         for (label, value) in feed.labels(key) {
             builder.push(label, std::str::from_utf8(value).map_err(|_| RejectReason::InvalidUtf8)?);
         }
-        for (label, value) in &self.constant_labels {
-            if !builder.has(label) {
-                builder.push(label.as_str(), value.as_str());
-            }
-        }
+        self.push_constants(source, &mut builder);
         builder.build()
     }
 
@@ -369,8 +378,23 @@ impl Rules {
         other_kind
     }
 
+    /// Labels that a source puts on its samples.
+    pub fn labels_of_source(&self, source: SourceIndex) -> &[(String, String)] {
+        self.source_labels.get(usize::from(source.0)).map_or(&[], |labels| labels)
+    }
+
+    /// Labels of the source, then those of every series, where the sample does not have them.
+    fn push_constants<'b>(&'b self, source: SourceIndex, builder: &mut LabelsBuilder<'b>) {
+        for (key, value) in self.labels_of_source(source).iter().chain(&self.constant_labels) {
+            if !builder.has(key) {
+                builder.push(key.as_str(), value.as_str());
+            }
+        }
+    }
+
     fn labels<'t>(
         &self,
+        source: SourceIndex,
         metric: &Metric,
         tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
         extra: ExtraLabels,
@@ -403,11 +427,7 @@ impl Rules {
             }
             builder.push(key, value);
         }
-        for (key, value) in &self.constant_labels {
-            if !builder.has(key) {
-                builder.push(key.as_str(), value.as_str());
-            }
-        }
+        self.push_constants(source, &mut builder);
         if let Some(names) = &metric.label_names
             && names.iter().any(|name| !builder.has(name))
         {
@@ -421,8 +441,21 @@ impl Rules {
     /// # Errors
     /// `LabelMismatch` where the metric names other labels, else as [`LabelsBuilder::build`].
     pub fn labels_of(&self, metric: &Metric, pairs: &[(&str, &str)]) -> Result<Labels, RejectReason> {
+        self.labels_from(NO_SOURCE, metric, pairs)
+    }
+
+    /// As [`labels_of`](Self::labels_of), with the labels of a source.
+    ///
+    /// # Errors
+    /// As [`labels_of`](Self::labels_of).
+    pub fn labels_from(
+        &self,
+        source: SourceIndex,
+        metric: &Metric,
+        pairs: &[(&str, &str)],
+    ) -> Result<Labels, RejectReason> {
         let pairs = pairs.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-        self.labels(metric, pairs, ExtraLabels::Error).map(|(labels, _)| labels)
+        self.labels(source, metric, pairs, ExtraLabels::Error).map(|(labels, _)| labels)
     }
 
     /// The constant labels, which the overflow series of a metric has too.

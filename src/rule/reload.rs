@@ -89,6 +89,7 @@ impl Rules {
             undeclared: config.undeclared,
             extra_labels: config.extra_labels,
             constant_labels: config.constant_labels.into(),
+            source_labels: config.source_labels.into(),
             mappings: config.mappings,
             metrics_max: config.metrics_max.max(registry.len()),
             prefixes,

@@ -45,6 +45,8 @@ pub struct RulesConfig {
     pub extra_labels: ExtraLabels,
     /// On every series that has no label of that name itself; valid, unreserved names.
     pub constant_labels: Vec<(String, String)>,
+    /// The same for the samples of one source, whose labels go first; at the place of its index.
+    pub source_labels: Vec<Vec<(String, String)>>,
     /// Valid exposed names, each once.
     pub declared: Vec<DeclaredMetric>,
     /// What feeds them.
@@ -69,6 +71,7 @@ impl Default for RulesConfig {
             },
             extra_labels: ExtraLabels::Drop,
             constant_labels: Vec::new(),
+            source_labels: Vec::new(),
             declared: Vec::new(),
             typed: TypedConfig::default(),
             mappings: Mappings::default(),

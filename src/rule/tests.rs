@@ -63,7 +63,7 @@ fn check(rules: &Rules, line: &str, expected: &str) {
     let wire = wire.into_iter().find(|w| w.as_str() == word).expect("a type");
     let tags = parts.next().unwrap_or_default();
     let tags = tags.split(',').filter(|t| !t.is_empty()).map(|tag| split_tag(tag.as_bytes()));
-    assert_eq!(shown(rules.resolve(name.as_bytes(), wire, tags)), expected, "{line}");
+    assert_eq!(shown(rules.resolve(SourceIndex(0), name.as_bytes(), wire, tags)), expected, "{line}");
 }
 
 #[test]
@@ -125,8 +125,11 @@ fn bad_names_and_tags_have_reasons() {
     check(&r, "process_open_fds|g", "type_conflict");
     check(&r, "process_cpu_seconds|g", "type_conflict");
     let tags = || std::iter::empty();
-    assert_eq!(shown(r.resolve(b"a\xff", WireType::Gauge, tags())), "invalid_utf8");
-    assert_eq!(shown(r.resolve(b"a", WireType::Gauge, [(&b"k"[..], &b"\xff"[..])].into_iter())), "invalid_utf8");
+    assert_eq!(shown(r.resolve(SourceIndex(0), b"a\xff", WireType::Gauge, tags())), "invalid_utf8");
+    assert_eq!(
+        shown(r.resolve(SourceIndex(0), b"a", WireType::Gauge, [(&b"k"[..], &b"\xff"[..])].into_iter())),
+        "invalid_utf8"
+    );
     let many: Vec<String> = (0..65).map(|n| format!("k{n}:v")).collect();
     check(&r, &format!("a|g|{}", many.join(",")), "too_many_labels");
 }
@@ -188,9 +191,9 @@ fn client_telemetry_stays_out_of_sight() {
 fn service_checks_are_gauges() {
     let r = rules(|_| {});
     let tags = [(&b"env"[..], &b"x"[..]), (&b"check"[..], &b"forged"[..])];
-    let resolved = r.resolve_service_check(b"db.up", tags.into_iter());
+    let resolved = r.resolve_service_check(SourceIndex(0), b"db.up", tags.into_iter());
     assert_eq!(shown(resolved), "service_check_status{check=db.up,env=x} 6");
-    assert_eq!(shown(r.resolve_service_check(b"", std::iter::empty())), "empty_name");
+    assert_eq!(shown(r.resolve_service_check(SourceIndex(0), b"", std::iter::empty())), "empty_name");
 }
 
 #[test]

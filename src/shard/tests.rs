@@ -515,3 +515,43 @@ fn equal_lines_of_two_sources_go_by_the_mapping_of_each() {
     let expected = [("a_b_total".to_owned(), 24_000_000_000), ("mapped".to_owned(), 2_400_000_000_000)];
     assert_eq!(sums, BTreeMap::from(expected));
 }
+
+#[test]
+fn samples_of_a_source_have_its_labels_where_they_have_none_of_that_name() {
+    let labels = |zone: &str| vec![("zone".to_owned(), zone.to_owned())];
+    let config = RulesConfig {
+        constant_labels: vec![("region".to_owned(), "eu".to_owned()), ("zone".to_owned(), "all".to_owned())],
+        source_labels: vec![Vec::new(), labels("b"), labels("c")],
+        ..RulesConfig::default()
+    };
+    let rules = Arc::new(Rules::new(config).expect("no clash"));
+    let table = Arc::new(SeriesTable::new(TableLimits { series: 30, series_per_metric: 30 }, Labels::empty()));
+    let recent = Arc::new(RecentRejects::new());
+    let mut decoder = Decoder::new(rules, Arc::clone(&table), recent, acceptance(), 7, 1 << 20);
+    let mut combiner = Combiner::new(acceptance().slice.slice_of(NOW));
+    let lines =
+        b"a:1|c\na:1|c|#zone:own\n_sc|up|0\n{\"metric\":\"j\",\"type\":\"counter\",\"value\":1}\n{\"event\":\"e\"}";
+    for source in [1, 0, 2, 1, 0, 2] {
+        decoder.ingest(&mut combiner, Origin { source: SourceIndex(source), reader: 1 }, lines, NOW);
+    }
+    let locked = table.lock();
+    let mut series = Vec::new();
+    for kind in Kind::ALL {
+        for slot in 0..40 {
+            if let Some(entry) = locked.get(kind, Slot(slot)) {
+                let pairs: Vec<_> = entry.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                series.push(format!("{} {}", entry.metric.name, pairs.join(",")));
+            }
+        }
+    }
+    series.sort();
+    let mut expected = vec!["a_total region=eu,zone=own".to_owned()];
+    for zone in ["all", "b", "c"] {
+        expected.push(format!("a_total region=eu,zone={zone}"));
+        expected.push(format!("events_total event=e,region=eu,zone={zone}"));
+        expected.push(format!("j_total region=eu,zone={zone}"));
+        expected.push(format!("service_check_status check=up,region=eu,zone={zone}"));
+    }
+    expected.sort();
+    assert_eq!(series, expected);
+}

@@ -1,7 +1,7 @@
 //! What the rules of typed events promise, each by itself.
 
 use super::*;
-use crate::event::{Kind, Number, RejectReason, Scale, Unit};
+use crate::event::{Kind, Number, RejectReason, Scale, SourceIndex, Unit};
 use crate::rule::{Rules, RulesConfig};
 use std::sync::Arc;
 
@@ -331,7 +331,7 @@ fn an_event_emits_what_its_feeds_say() {
         .iter()
         .map(|emitted| {
             let feed = &plan.feeds()[emitted.feed];
-            format!("{:?}", rules.labels_of_feed(feed, scratch.key(emitted)).expect("labels"))
+            format!("{:?}", rules.labels_of_feed(SourceIndex(0), feed, scratch.key(emitted)).expect("labels"))
         })
         .collect();
     assert_eq!(labels, [r#"{"model": "m", "status": "success"}"#, r#"{"model": "m"}"#, "{}", r#"{"tokens": "10"}"#]);
@@ -341,7 +341,7 @@ fn an_event_emits_what_its_feeds_say() {
     let feeds: Vec<usize> = scratch.emitted().iter().map(|emitted| emitted.feed).collect();
     assert_eq!(feeds, [0, 3]);
     let last = &scratch.emitted()[1];
-    assert!(rules.labels_of_feed(&plan.feeds()[3], scratch.key(last)).expect("labels").is_empty());
+    assert!(rules.labels_of_feed(SourceIndex(0), &plan.feeds()[3], scratch.key(last)).expect("labels").is_empty());
 }
 
 fn number_of(text: &str) -> Number {
@@ -447,7 +447,7 @@ fn statsd_names_feed_by_pattern() {
     .expect("the rules fit");
     let resolve = |name: &str, wire, tags: &[(&str, &str)]| {
         let tags = tags.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-        rules.resolve(name.as_bytes(), wire, tags).map(|found| {
+        rules.resolve(SourceIndex(0), name.as_bytes(), wire, tags).map(|found| {
             (
                 found.metric.name.to_string(),
                 format!("{:?}", found.labels),

@@ -1,16 +1,18 @@
-//! The caches of a decoder whose sources read names by mapping files. The selected one stands in the decoder.
+//! The caches of a decoder whose sources read names by mapping files or have labels of their own. The selected one
+//! stands in the decoder.
 //!
-//! In: the source of a batch. Out: its cache, swapped in. Invariant: keys that one mapping resolved are never
-//! found by a source with another; without mapping files nothing is ever swapped.
+//! In: the source of a batch. Out: its cache, swapped in. Invariant: keys that were resolved for one mapping and labels
+//! are never found by a source with others; without either nothing is ever swapped.
 
 use crate::event::{Kind, Slot, SourceIndex};
 use crate::rule::Rules;
+use crate::rule::mapping::Mapping;
 use crate::shard::cache::KeyCache;
 use std::sync::Arc;
 
 /// All caches but the selected one, whose place holds an empty one.
 pub(super) struct MappedCaches {
-    /// Of each mapping; place 0 is that of no mapping.
+    /// Of each mapping with each set of labels; place 0 is that of neither.
     parked: Vec<KeyCache>,
     /// Place of each source's cache; what lies past the end has place 0.
     by_source: Box<[u16]>,
@@ -18,19 +20,20 @@ pub(super) struct MappedCaches {
 }
 
 impl MappedCaches {
-    /// As many caches as there are mappings, and one; `cache_bytes` bounds each.
+    /// As many caches as there are mappings and sets of labels, and one; `cache_bytes` bounds each.
     pub(super) fn new(rules: &Rules, seed: u64, cache_bytes: usize) -> MappedCaches {
-        let mut mappings: Vec<*const _> = vec![std::ptr::null()];
+        let mut profiles: Vec<(*const Mapping, &[(String, String)])> = vec![(std::ptr::null(), &[])];
         let mut by_source = Vec::new();
-        for source in 0..rules.mapped_sources() {
-            let mapping = rules.mapping_of(SourceIndex(source)).map_or(std::ptr::null(), Arc::as_ptr);
-            let place = mappings.iter().position(|known| *known == mapping).unwrap_or_else(|| {
-                mappings.push(mapping);
-                mappings.len() - 1
+        for source in (0..rules.special_sources()).map(SourceIndex) {
+            let mapping = rules.mapping_of(source).map_or(std::ptr::null(), Arc::as_ptr);
+            let profile = (mapping, rules.labels_of_source(source));
+            let place = profiles.iter().position(|known| *known == profile).unwrap_or_else(|| {
+                profiles.push(profile);
+                profiles.len() - 1
             });
             by_source.push(place as u16);
         }
-        let parked = mappings.iter().map(|_| KeyCache::new(seed, cache_bytes)).collect();
+        let parked = profiles.iter().map(|_| KeyCache::new(seed, cache_bytes)).collect();
         MappedCaches { parked, by_source: by_source.into(), selected: 0 }
     }
 

@@ -35,7 +35,8 @@ impl Decoder {
         let mut outcome = LineOutcome::Notice;
         if let Parsed::Check(check) = &notice {
             let details = check.details();
-            let resolved = self.rules.resolve_service_check(check.name, dogstatsd::tags(details.tags))?;
+            let resolved =
+                self.rules.resolve_service_check(batch.origin.source, check.name, dogstatsd::tags(details.tags))?;
             let (slot, meta) = (self.intern(&resolved, None), meta_of(&resolved));
             batch.tally().samples[Kind::Gauge as usize] += 1;
             if let Some(slot) = slot {

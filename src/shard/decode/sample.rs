@@ -64,11 +64,12 @@ impl Decoder {
                 }
                 let name =
                     std::str::from_utf8(name).map_err(|_| (RejectReason::InvalidUtf8, "key \"metric\"".to_owned()))?;
-                let resolved = self.rules.resolve_exact(name, wire, &labels).map_err(|reason| {
-                    let known = || self.rules.labels_hint(name, wire);
-                    let labels = (reason == RejectReason::LabelMismatch).then(known).flatten();
-                    (reason, labels.unwrap_or_else(|| format!("metric {name:?}: {}", reason.hint())))
-                })?;
+                let resolved =
+                    self.rules.resolve_exact(batch.origin.source, name, wire, &labels).map_err(|reason| {
+                        let known = || self.rules.labels_hint(name, wire);
+                        let labels = (reason == RejectReason::LabelMismatch).then(known).flatten();
+                        (reason, labels.unwrap_or_else(|| format!("metric {name:?}: {}", reason.hint())))
+                    })?;
                 (None, super::meta_of(&resolved), Some(resolved))
             }
         };
@@ -101,6 +102,7 @@ impl Decoder {
 }
 
 fn read<'a>(members: Object<'a>, frame: &mut Frame) -> Result<Sample<'a>, Refusal> {
+    let mut is_bytes = false;
     let mut sample = Sample { name: None, wire: None, value: None, is_adjusting: false, unit: None, labels: None };
     for member in members {
         let (key, value) = member.map_err(|error| bad_json(&error))?;
@@ -123,7 +125,11 @@ fn read<'a>(members: Object<'a>, frame: &mut Frame) -> Result<Sample<'a>, Refusa
             },
             (b"unit", Value::Text(text)) => {
                 sample.unit = Some(match text.raw {
-                    b"s" | b"By" => 0,
+                    b"s" => 0,
+                    b"By" => {
+                        is_bytes = true;
+                        0
+                    }
                     b"ms" => -3,
                     b"us" => -6,
                     b"ns" => -9,
@@ -140,6 +146,10 @@ fn read<'a>(members: Object<'a>, frame: &mut Frame) -> Result<Sample<'a>, Refusa
                 }
             }
         }
+    }
+    if is_bytes && sample.wire == Some(WireType::Timing) {
+        let detail = "a timing has unit \"s\", \"ms\", \"us\" or \"ns\"; bytes are a histogram";
+        return Err((RejectReason::WrongType, detail.to_owned()));
     }
     Ok(sample)
 }

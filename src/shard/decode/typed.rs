@@ -301,7 +301,7 @@ impl Decoder {
         }
         let place = self.acceptance.place_at(batch.arrival, frame.time);
         if place.is_ok() {
-            self.stage(plan).map_err(|reason| refusal(reason.into()))?;
+            self.stage(batch.origin.source, plan).map_err(|reason| refusal(reason.into()))?;
         }
         // Nothing is refused from here on.
         let tally = batch.tally();
@@ -364,8 +364,10 @@ impl Decoder {
             Some(entry) => (Some(entry.slot()), entry.meta, None),
             None => {
                 let labels = [(&b"event"[..], name)];
-                let resolved =
-                    self.rules.resolve(b"events_total", WireType::Count, labels.into_iter()).map_err(about)?;
+                let resolved = self
+                    .rules
+                    .resolve(batch.origin.source, b"events_total", WireType::Count, labels.into_iter())
+                    .map_err(about)?;
                 let meta = super::meta_of(&resolved);
                 let slot = place.is_ok().then(|| self.table.intern(&resolved.metric, &resolved.labels));
                 let slot = match slot {

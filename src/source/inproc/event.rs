@@ -393,7 +393,7 @@ impl Thread {
                 continue;
             }
             let feed = &plan.feeds()[emitted.feed];
-            let labels = match rules.labels_of_feed(feed, key) {
+            let labels = match rules.labels_of_feed(self.producers.source, feed, key) {
                 Ok(labels) => labels,
                 Err(reason) => {
                     let detail = plan.describe(reason.into(), &event.fields);

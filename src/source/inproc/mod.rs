@@ -120,7 +120,7 @@ impl Producers {
         let spec = MetricSpec::new(name, kind, "", "internal");
         let rules = self.rules.load();
         let metric = rules.metric(&spec).map_err(HandleError::Refused)?;
-        let labels = rules.labels_of(&metric, labels).map_err(HandleError::Refused)?;
+        let labels = rules.labels_from(self.source, &metric, labels).map_err(HandleError::Refused)?;
         self.pin_series(metric, &labels)
     }
 

@@ -7,7 +7,7 @@ use super::{Frame, KeyKind, TypedState};
 use crate::codec::dogstatsd::key_hash;
 use crate::delta::pair::{PairFeed, PairIndex, PairRole};
 use crate::delta::{Edge, Interned};
-use crate::event::{DropReason, Kind, Labels, Metric, RejectReason, Slice, Slot, Timestamp, WireType};
+use crate::event::{DropReason, Kind, Labels, Metric, RejectReason, Slice, Slot, SourceIndex, Timestamp, WireType};
 use crate::rule::Resolved;
 use crate::rule::typed::{Amount, EventPlan, PAIR_FEEDS_MAX, PairValue, Weight};
 use crate::shard::cache::{Entry, Meta};
@@ -29,7 +29,7 @@ enum Found {
 impl Decoder {
     /// Finds the series of every sample, step by step so that the memory of all is fetched at once; those that are new
     /// get their labels made, which is the last thing that may refuse the event.
-    pub(super) fn stage(&mut self, plan: &EventPlan) -> Result<(), RejectReason> {
+    pub(super) fn stage(&mut self, source: SourceIndex, plan: &EventPlan) -> Result<(), RejectReason> {
         let Decoder { typed, cache, rules, .. } = self;
         let TypedState { scratch, hashes, staged, .. } = typed;
         hashes.clear();
@@ -43,13 +43,13 @@ impl Decoder {
             let key = scratch.key(emitted);
             let found = match cache.find(*hash, key, KeyKind::Feed as u8) {
                 Some(entry) => Found::Known(entry),
-                None => Found::New(rules.labels_of_feed(&plan.feeds()[emitted.feed], key)?),
+                None => Found::New(rules.labels_of_feed(source, &plan.feeds()[emitted.feed], key)?),
             };
             staged.push(Staged { hash: *hash, found });
         }
         if plan.has_pairs() {
             for (_, feed, key) in scratch.pairs(plan).flat_map(|(_, _, feeds)| feeds) {
-                rules.labels_of_feed(feed, key)?;
+                rules.labels_of_feed(source, feed, key)?;
             }
         }
         Ok(())
@@ -120,7 +120,7 @@ impl Decoder {
                         Some(entry) => Some(entry.slot()),
                         None => {
                             // Its labels were checked with those of the samples.
-                            let labels = self.rules.labels_of_feed(feed, key).ok()?;
+                            let labels = self.rules.labels_of_feed(source, feed, key).ok()?;
                             match self.table.intern(feed.metric(), &labels) {
                                 Interned::Slot(slot) => {
                                     let metric = feed.metric();

@@ -451,6 +451,8 @@ fn samples_in_json_need_no_schema() {
         (r#"{"metric":"hits","type":"gauge","value":1}"#, RejectReason::TypeConflict),
         (r#"{"metric":"hits","type":"meter","value":1}"#, RejectReason::UnknownType),
         (r#"{"metric":"hits","type":"counter"}"#, RejectReason::MissingField),
+        (r#"{"metric":"wait","type":"timing","value":1,"unit":"By"}"#, RejectReason::WrongType),
+        (r#"{"unit":"By","metric":"wait","value":1,"type":"timing"}"#, RejectReason::WrongType),
         (r#"{"metric":"","type":"counter","value":1}"#, RejectReason::EmptyName),
         (r#"{"metric":"hits","type":"counter","value":1,"labels":{"le":"1"}}"#, RejectReason::ReservedLabel),
         (r#"{"metric":"gens_total","type":"counter","value":1}"#, RejectReason::LabelMismatch),
