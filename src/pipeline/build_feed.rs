@@ -14,7 +14,7 @@ use super::names::Names;
 use super::plan::{SourceKind, SourcePlan};
 use super::reader::At;
 use super::tables::FeedTable;
-use crate::event::Kind;
+use crate::event::{Kind, Unit};
 use crate::rule::typed::{Condition, FeedSource, FeedSpec, FieldType, GaugeOp, PAIR_FEEDS_MAX, PairValue};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub(super) struct Feeds {
 /// Builds the feeds of a metric. `own` are the labels that the metric itself declares.
 pub(super) fn feeds(
     entry: &MetricEntry,
-    kind: Kind,
+    (kind, unit): (Kind, Unit),
     own: Option<&[String]>,
     scope: &Scope<'_>,
     names: &Names,
@@ -67,7 +67,7 @@ pub(super) fn feeds(
     let mut on = 0;
     let mut refused = 0;
     for at in &from.value {
-        let feed = Feed { at, table: &at.value, kind, own, scope, names };
+        let feed = Feed { at, table: &at.value, kind, unit, own, scope, names };
         let Some((spec, enabled)) = feed.build(errors) else {
             refused += 1;
             continue;
@@ -127,6 +127,7 @@ pub(super) struct Feed<'a> {
     pub(super) at: &'a At<FeedTable>,
     pub(super) table: &'a FeedTable,
     pub(super) kind: Kind,
+    pub(super) unit: Unit,
     pub(super) own: Option<&'a [String]>,
     pub(super) scope: &'a Scope<'a>,
     pub(super) names: &'a Names,
@@ -177,6 +178,7 @@ impl Feed<'_> {
         };
         if let Some(value) = &self.table.value {
             self.value_of_event(value, event, errors);
+            self.unit_of_event(value, event, errors);
         } else if let Some(missing) = self.without_value() {
             let d = Diagnostic::new(&self.at.place, format!("a {} of events needs a value", self.kind_word()));
             errors.push(d.note(missing));
@@ -238,6 +240,21 @@ impl Feed<'_> {
             self.kind_word()
         );
         errors.push(Diagnostic::new(&at.place, message).note(note));
+    }
+
+    /// Refuses times as bytes and bytes as times: rounded to the metric's scale they would look like numbers.
+    fn unit_of_event(&self, at: &At<String>, event: &Event, errors: &mut Diagnostics) {
+        let field = event.spec.fields.iter().find(|field| field.name == at.value);
+        let Some(ty) = field.map(|field| field.ty) else { return };
+        let is_wrong = match self.unit {
+            Unit::Bytes => ty.is_duration(),
+            Unit::Seconds => ty == FieldType::Bytes,
+            Unit::None | Unit::Other(_) => false,
+        };
+        if is_wrong && self.kind != Kind::Set && self.table.scale.is_none() {
+            let message = format!("\"{}\" is in {}, the metric in {}", at.value, type_word(ty), self.unit.as_str());
+            errors.push(Diagnostic::new(&at.place, message).note("unit = \"...\" of the metric says what it counts"));
+        }
     }
 
     fn pair(&self, at: &At<String>, errors: &mut Diagnostics) -> Option<(FeedSource, LabelScope<'_>, bool)> {

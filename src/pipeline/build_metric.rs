@@ -161,7 +161,7 @@ fn metric(
     let unit = unit_of(table, &name, errors);
     let scale = scale_of(table, kind, unit, errors);
     let own = table.labels.is_some().then(|| labels_of(table, errors));
-    let feeds = feeds(entry, kind, own.as_deref(), &context.scope, names, errors);
+    let feeds = feeds(entry, (kind, unit), own.as_deref(), &context.scope, names, errors);
     let labels = feeds.labels.clone().unwrap_or_default();
     if labels.len() + context.labels.len() > crate::event::LABELS_MAX {
         let place = table.labels.as_ref().map_or(&entry.name.place, |at| &at.place);

@@ -383,6 +383,18 @@ fn expressions_are_checked_where_they_stand() {
 }
 
 #[test]
+fn times_do_not_feed_bytes_nor_bytes_times() {
+    let metric = |name: &str, value: &str| {
+        let head = "[events.e]\nfields = { s = \"seconds\", b = \"bytes\" }\n";
+        format!("{head}[metrics.{name}]\ntype = \"histogram\"\nfrom = {{ event = \"e\", value = \"{value}\" }}")
+    };
+    check(&metric("q_bytes", "s"), &["\"s\" is in seconds, the metric in bytes", "unit = "]);
+    check(&metric("q_seconds", "b"), &["\"b\" is in bytes, the metric in seconds"]);
+    assert_eq!(plan(&metric("q_bytes", "b")).metrics.len(), 1);
+    assert_eq!(plan(&metric("q", "s")).metrics.len(), 1);
+}
+
+#[test]
 fn a_recorded_metric_has_the_labels_that_its_expression_gives() {
     let head = "[metrics.h]\ntype = \"histogram\"\nlabels = [\"model\", \"zone\"]\n[metrics.r]\ntype = \"gauge\"\n";
     let labels = |rest: &str| {
