@@ -43,6 +43,10 @@ pub struct FrameDecoder {
 
 const PREFIX_BYTES: usize = 4;
 
+/// What the place of unfinished frames may keep while there is none: the tail of a usual line costs no allocation, and
+/// a connection that once had a long frame is soon as small as any.
+const PLACE_BYTES_MAX: usize = 1024;
+
 impl FrameDecoder {
     /// A decoder that finds the framing out; frames, and lines, have at most `frame_bytes_max` bytes.
     pub fn new(frame_bytes_max: usize) -> FrameDecoder {
@@ -52,6 +56,16 @@ impl FrameDecoder {
     /// A decoder for a stream whose framing is known: plain TCP is always newline text.
     pub fn with_framing(framing: Framing, frame_bytes_max: usize) -> FrameDecoder {
         FrameDecoder { framing, frame_bytes_max, pending: Vec::new(), skipping: false, failed: None }
+    }
+
+    /// True while a frame has begun and not ended.
+    pub fn is_inside(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Bytes of memory that an unfinished frame holds, or its place when there is none.
+    pub fn held_bytes(&self) -> usize {
+        self.pending.capacity()
     }
 
     /// What has been found out so far.
@@ -154,7 +168,7 @@ impl FrameDecoder {
             if length > 0 {
                 frame(Ok(&self.pending[PREFIX_BYTES..]));
             }
-            self.pending.clear();
+            self.clear_pending();
         }
         while let Some(length) = prefix(rest) {
             if length > self.frame_bytes_max {
@@ -208,8 +222,15 @@ impl FrameDecoder {
         self.pending.extend_from_slice(bytes);
         if ends {
             frame(Ok(&self.pending));
-            self.pending.clear();
+            self.clear_pending();
         }
+    }
+
+    fn clear_pending(&mut self) {
+        if self.pending.capacity() > PLACE_BYTES_MAX {
+            self.pending = Vec::new();
+        }
+        self.pending.clear();
     }
 
     /// Whole lines of which some may be over the limit: runs of good ones stay together.

@@ -145,4 +145,7 @@ pub struct Metric {
     pub group: Group,
     /// Nanoseconds without a sample after which its series leave memory; `None` = never.
     pub idle: Option<i64>,
+    /// Gauges: nanoseconds that a value holds when no other follows, where an expression or a collector says it again and
+    /// again; `None` = until the next one, as for whatever is pushed.
+    pub holds: Option<i64>,
 }

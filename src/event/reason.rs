@@ -66,7 +66,7 @@ reasons! {
         /// More than 64 labels.
         TooManyLabels = "too_many_labels", "a series has at most 64 labels";
         /// A label key over 200 bytes or a value over 1 KiB.
-        LabelTooLong = "label_too_long", "label values have at most 1 KiB";
+        LabelTooLong = "label_too_long", "label keys have at most 200 bytes, label values 1 KiB";
         /// `le`, `quantile`, `overflow` or a key that begins with `__`.
         ReservedLabel = "reserved_label", "le, quantile, overflow and __* are reserved";
         /// A declared metric without one of its labels, or a handle with another set.
@@ -96,7 +96,7 @@ reasons! {
         /// Not JSON, or no object.
         BadJson = "bad_json", "expected one JSON object";
         /// A weight outside [1, 2^20].
-        BadWeight = "bad_weight", "a weight lies from 1 to 2^20";
+        BadWeight = "bad_weight", "a weight lies from 1 to 1048576 (2^20)";
         /// A rule of the source's mapping file says `action: drop`.
         DroppedByMapping = "dropped_by_mapping", "the mapping file drops this name";
         /// A new name past the number of metrics that one pipeline may have.
@@ -112,13 +112,13 @@ reasons! {
         /// More than `max_future` ahead of the wall clock (T1).
         TooEarly = "too_early", "further ahead than max_future";
         /// A gauge past a series limit (S3).
-        SeriesLimit = "series_limit", "limits.series reached";
+        SeriesLimit = "series_limit", "limits.series, series_per_metric or the bytes of their labels are used up";
         /// A full queue with policy `drop_newest`.
         QueueFull = "queue_full", "the queue was full";
         /// The store could not commit and `limits.pending` was reached (C4).
         Pending = "pending", "limits.pending reached while the store could not commit";
         /// A start or end of a pair past the number of pairs that may be open.
-        PairLimit = "pair_limit", "too many pairs are open; do their ends come, and is timeout short enough?";
+        PairLimit = "pair_limit", "limits.pairs are open; do their ends come, and is timeout short enough?";
         /// A relative gauge operation left the range of gauges.
         OutOfRange = "out_of_range", "values lie within ±10^18";
         /// Input of an older incarnation of its source (C2).

@@ -1,7 +1,7 @@
-//! Times as producers write them: RFC 3339, or a number since the epoch in s, ms, µs or ns.
+//! Times as producers write them: RFC 3339, or a number since the epoch in s, ms, µs or ns; and as we write them.
 //!
-//! In: text or a number. Out: a [`Timestamp`]. Invariant: nothing is rounded but below a nanosecond; what is no
-//! time, or lies outside 1677 to 2262, is `None`.
+//! In: text or a number. Out: a [`Timestamp`]; and the way back. Invariants: nothing is rounded but below a nanosecond;
+//! what is no time, or lies outside 1677 to 2262, is `None`; what is written reads back as the same moment.
 
 use super::{Number, Timestamp};
 
@@ -25,6 +25,11 @@ pub fn from_epoch(value: Number) -> Option<Timestamp> {
         () => 0,
     };
     value.to_i64(exponent).map(Timestamp)
+}
+
+/// A moment as RFC 3339 in UTC, with as many digits of a second as it has.
+pub fn rfc3339(time: Timestamp) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(time.0)).expect("every i64 of nanoseconds is a moment").to_string()
 }
 
 /// A moment from RFC 3339 text: `2024-05-01T12:00:00.5Z`, `...+02:00`; a space may stand for the `T`, case does not
@@ -64,7 +69,9 @@ pub fn parse_rfc3339(text: &[u8]) -> Option<Timestamp> {
         _ => return None,
     };
     let seconds = days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second.min(59) - offset;
-    seconds.checked_mul(SECOND)?.checked_add(nanos).map(Timestamp)
+    // The first second of all begins before the least i64, and its end is inside.
+    let nanos = i128::from(seconds) * i128::from(SECOND) + i128::from(nanos);
+    i64::try_from(nanos).ok().map(Timestamp)
 }
 
 fn two(tens: u8, ones: u8) -> Option<i64> {
@@ -134,6 +141,17 @@ mod tests {
             "2024-01-01T00:00:00Zx",
         ] {
             assert_eq!(parse_rfc3339(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn rfc3339_reads_back(nanos in proptest::prelude::any::<i64>(), digits in 0u32..=9) {
+            let unit = 10i64.pow(digits);
+            for nanos in [i64::MIN, i64::MAX, 0, nanos, nanos / unit * unit] {
+                let text = rfc3339(Timestamp(nanos));
+                proptest::prop_assert_eq!(parse_rfc3339(text.as_bytes()), Some(Timestamp(nanos)), "{}", text);
+            }
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! In: a family's head, then its series as plain integers with their encoded labels. Out: bytes. The only format with
 //! native histograms and with creation times that cost no series. Invariants: a decimal becomes the double nearest
-//! to it, so that text and protobuf read the same; a histogram's native buckets add up to its count.
+//! to it, so that text and protobuf read the same; a histogram's native buckets add up to its count, and none ever
+//! goes down, or Prometheus would count everything anew: so where samples stand for fractions, counts are told as
+//! such. (Whole numbers cannot do both: buckets of a half each, of which only one may be shown, whichever came first.)
 //!
 //! Source: prometheus/client_model `io/prometheus/client/metrics.proto` (proto2: repeated numbers are not packed);
 //! protocol buffers encoding.
@@ -10,7 +12,7 @@
 use super::number::put_units;
 use super::text::{FamilyHead, FamilyType};
 use crate::delta::varint::{put_i64, put_u64};
-use crate::event::Labels;
+use crate::event::{Labels, WEIGHT_ONE};
 
 /// Wire types of protocol buffers.
 const VARINT: u32 = 0;
@@ -23,17 +25,39 @@ const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
 /// Spans closer than this are one, with empty buckets between: two deltas are smaller than a span.
 const GAP_MAX: i32 = 2;
 
-/// The native buckets of a histogram; each list ascends by index, counts are not zero.
+/// The native buckets of a histogram in weights, which are counts × 4096 (V2); each list ascends by index, weights are
+/// not zero.
 #[derive(Clone, Copy, Debug)]
 pub struct NativePoint<'a> {
     /// Bucket i holds the values in (2^((i-1)·2^-schema), 2^(i·2^-schema)].
     pub schema: u8,
-    /// (index of the magnitude, count) of negative values.
+    /// (index of the magnitude, weight) of negative values.
     pub negative: &'a [(i32, u64)],
-    /// How many are zero.
+    /// Of values that are zero.
     pub zero: u64,
-    /// (index, count) of positive values.
+    /// (index, weight) of positive values.
     pub positive: &'a [(i32, u64)],
+    /// Per declared bound the weight not above it.
+    pub below: &'a [u128],
+}
+
+impl NativePoint<'_> {
+    /// True when every bucket's count is a whole number.
+    fn is_whole(&self) -> bool {
+        let mut weights = self.negative.iter().chain(self.positive).map(|(_, weight)| *weight).chain([self.zero]);
+        weights.all(|weight| weight.is_multiple_of(WEIGHT_ONE))
+    }
+
+    /// The exact count.
+    fn count(&self) -> f64 {
+        let weights = self.negative.iter().chain(self.positive).map(|(_, weight)| *weight).chain([self.zero]);
+        exact(weights.map(u128::from).sum())
+    }
+}
+
+/// A weight as the number of samples it stands for.
+fn exact(weight: u128) -> f64 {
+    weight as f64 / WEIGHT_ONE as f64
 }
 
 /// A histogram or summary of one series; counts cumulative, values in scale units.
@@ -118,7 +142,8 @@ pub fn put_protobuf_summary(out: &mut Vec<u8>, point: &ProtobufPoint<'_>, quanti
 }
 
 /// Writes a series of a histogram: the declared bounds in base units with the counts not above them and `+Inf`, and
-/// the native buckets if there are any.
+/// the native buckets if there are any. Beside rounded counts stand exact ones where native buckets have fractions:
+/// readers take those.
 pub fn put_protobuf_histogram(
     out: &mut Vec<u8>,
     point: &ProtobufPoint<'_>,
@@ -130,19 +155,32 @@ pub fn put_protobuf_histogram(
         out.extend_from_slice(point.labels);
         message(out, 7, |out| {
             put_totals(out, point);
-            let buckets = bounds.iter().zip(counts).chain([(&f64::INFINITY, &point.count)]);
-            for (bound, count) in buckets {
+            let fractions = native.filter(|native| !native.is_whole());
+            let count = fractions.map(NativePoint::count);
+            if let Some(count) = count {
+                put_double(out, 4, count);
+            }
+            let below = |at: usize| fractions.map(|native| native.below.get(at).map_or(0.0, |weight| exact(*weight)));
+            let buckets = bounds.iter().zip(counts).enumerate().map(|(at, (bound, count))| (*bound, *count, below(at)));
+            for (bound, rounded, exact) in buckets.chain([(f64::INFINITY, point.count, count)]) {
                 message(out, 3, |out| {
-                    put_tagged(out, 1, clamped(*count));
-                    put_double(out, 2, *bound);
+                    put_tagged(out, 1, clamped(rounded));
+                    put_double(out, 2, bound);
+                    if let Some(exact) = exact {
+                        put_double(out, 4, exact);
+                    }
                 });
             }
             if let Some(native) = native {
                 put_signed(out, 5, i64::from(native.schema));
                 put_double(out, 6, ZERO_THRESHOLD);
-                put_tagged(out, 7, native.zero);
-                put_side(out, 9, native.negative);
-                put_side(out, 12, native.positive);
+                let form = if fractions.is_some() { Form::Fractions } else { Form::Whole };
+                match form {
+                    Form::Whole => put_tagged(out, 7, native.zero / WEIGHT_ONE),
+                    Form::Fractions => put_double(out, 8, exact(u128::from(native.zero))),
+                }
+                put_side(out, 9, native.negative, form);
+                put_side(out, 12, native.positive, form);
             }
             put_created(out, 15, point.created);
         });
@@ -183,9 +221,18 @@ fn put_created(out: &mut Vec<u8>, field: u32, created: Option<i64>) {
     }
 }
 
-/// Spans at `field` and deltas at the field after it. A span is (gap to the one before, length); a delta is the
-/// difference to the bucket before, the first one's to 0.
-fn put_side(out: &mut Vec<u8>, field: u32, buckets: &[(i32, u64)]) {
+/// How counts of native buckets are written.
+#[derive(Clone, Copy)]
+enum Form {
+    /// As deltas: the difference to the bucket before, the first one's to 0.
+    Whole,
+    /// As they are.
+    Fractions,
+}
+
+/// Spans at `field`, deltas at the field after it or fractions at the one after that. A span is (gap to the one before,
+/// length).
+fn put_side(out: &mut Vec<u8>, field: u32, buckets: &[(i32, u64)], form: Form) {
     let mut next = 0;
     let mut rest = buckets;
     while let Some((first, _)) = rest.first() {
@@ -198,18 +245,20 @@ fn put_side(out: &mut Vec<u8>, field: u32, buckets: &[(i32, u64)]) {
         (next, rest) = (end, &rest[joined + 1..]);
     }
     let (mut last, mut previous) = (0i64, None);
-    let mut put_count = |out: &mut Vec<u8>, count: u64| {
-        // A count beyond half of 64 bits has no delta; it would take centuries.
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        put_signed(out, field + 1, count - last);
-        last = count;
+    let mut put_count = |out: &mut Vec<u8>, weight: u64| match form {
+        Form::Whole => {
+            let count = (weight / WEIGHT_ONE) as i64;
+            put_signed(out, field + 1, count - last);
+            last = count;
+        }
+        Form::Fractions => put_double(out, field + 2, exact(u128::from(weight))),
     };
-    for (index, count) in buckets {
+    for (index, weight) in buckets {
         let gap = previous.map_or(0, |previous| index - previous - 1);
         if gap <= GAP_MAX {
             (0..gap).for_each(|_| put_count(out, 0));
         }
-        put_count(out, *count);
+        put_count(out, *weight);
         previous = Some(*index);
     }
 }

@@ -29,9 +29,13 @@ pub(crate) struct Series {
     /// Of a counter or gauge.
     pub(crate) value: f64,
     pub(crate) count: u64,
+    /// The exact count, where samples stand for fractions.
+    pub(crate) exact: Option<f64>,
     pub(crate) sum: f64,
     /// (quantile or upper bound, value or cumulative count)
     pub(crate) steps: Vec<(f64, f64)>,
+    /// Exact cumulative counts of the same bounds, where there are any.
+    pub(crate) exact_steps: Vec<f64>,
     /// Seconds and nanoseconds.
     pub(crate) created: Option<(i64, i64)>,
     pub(crate) native: Option<Native>,
@@ -42,9 +46,9 @@ pub(crate) struct Series {
 pub(crate) struct Native {
     pub(crate) schema: i64,
     pub(crate) zero_threshold: f64,
-    pub(crate) zero: u64,
-    pub(crate) negative: Vec<(i64, i64)>,
-    pub(crate) positive: Vec<(i64, i64)>,
+    pub(crate) zero: f64,
+    pub(crate) negative: Vec<(i64, f64)>,
+    pub(crate) positive: Vec<(i64, f64)>,
 }
 
 fn varint(bytes: &mut &[u8]) -> u64 {
@@ -168,6 +172,7 @@ fn timestamp(bytes: &[u8]) -> (i64, i64) {
 fn histogram(series: &mut Series, bytes: &[u8]) {
     let mut native = Native::default();
     let (mut spans, mut deltas) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let mut fractions = [Vec::new(), Vec::new()];
     let mut has_schema = false;
     for (number, field) in fields(bytes) {
         match (number, field) {
@@ -175,47 +180,67 @@ fn histogram(series: &mut Series, bytes: &[u8]) {
             (2, Field::Double(sum)) => series.sum = sum,
             (3, Field::Bytes(bucket)) => {
                 let parts = fields(bucket);
-                let [(1, Field::Varint(count)), (2, Field::Double(bound))] = parts[..] else { panic!("{parts:?}") };
+                let [(1, Field::Varint(count)), (2, Field::Double(bound)), ref rest @ ..] = parts[..] else {
+                    panic!("{parts:?}")
+                };
                 series.steps.push((bound, count as f64));
+                match rest {
+                    [] => {}
+                    [(4, Field::Double(exact))] => series.exact_steps.push(*exact),
+                    other => panic!("{other:?} in a bucket"),
+                }
             }
+            (4, Field::Double(exact)) => series.exact = Some(exact),
             (5, Field::Varint(schema)) => {
                 native.schema = unzigzag(schema);
                 has_schema = true;
             }
             (6, Field::Double(threshold)) => native.zero_threshold = threshold,
-            (7, Field::Varint(zero)) => native.zero = zero,
+            (7, Field::Varint(zero)) => native.zero = zero as f64,
+            (8, Field::Double(zero)) => native.zero = zero,
             (9 | 12, Field::Bytes(span)) => {
                 let parts = fields(span);
                 let [(1, Field::Varint(offset)), (2, Field::Varint(length))] = parts[..] else { panic!("{parts:?}") };
                 spans[usize::from(number == 12)].push((unzigzag(offset), length));
             }
             (10 | 13, Field::Varint(delta)) => deltas[usize::from(number == 13)].push(unzigzag(delta)),
+            (11 | 14, Field::Double(count)) => fractions[usize::from(number == 14)].push(count),
             (15, Field::Bytes(time)) => series.created = Some(timestamp(time)),
             other => panic!("{other:?} in a histogram"),
         }
     }
     if has_schema {
-        native.negative = buckets(&spans[0], &deltas[0]);
-        native.positive = buckets(&spans[1], &deltas[1]);
+        let [negative, positive] = [0, 1].map(|side| {
+            let mut count = 0;
+            let whole = deltas[side].iter().map(|delta| {
+                count += delta;
+                count as f64
+            });
+            // Prometheus reads fractions if and only if the count is one.
+            let counts = if series.exact.is_some() { fractions[side].clone() } else { whole.collect() };
+            assert!(series.exact.is_none() || deltas[side].is_empty(), "one form or the other");
+            buckets(&spans[side], &counts)
+        });
+        (native.negative, native.positive) = (negative, positive);
         series.native = Some(native);
     }
 }
 
 /// (index, count) of buckets that are not empty.
-fn buckets(spans: &[(i64, u64)], deltas: &[i64]) -> Vec<(i64, i64)> {
-    let (mut index, mut count, mut deltas) = (0, 0, deltas.iter());
+fn buckets(spans: &[(i64, u64)], counts: &[f64]) -> Vec<(i64, f64)> {
+    let (mut index, mut counts) = (0, counts.iter());
     let mut buckets = Vec::new();
     for (at, (offset, length)) in spans.iter().enumerate() {
         assert!(at == 0 || *offset >= 0, "later spans are apart");
         index += offset;
         for _ in 0..*length {
-            count += deltas.next().expect("a delta for each bucket of a span");
-            if count != 0 {
-                buckets.push((index, count));
+            let count = counts.next().expect("a count for each bucket of a span");
+            if *count != 0.0 {
+                buckets.push((index, *count));
             }
             index += 1;
         }
     }
-    assert_eq!(deltas.next(), None, "no delta without a bucket");
+    assert_eq!(counts.next(), None, "no count without a bucket");
     buckets
 }

@@ -1,7 +1,7 @@
 //! The text formats against golden lines, and against a small parser that shares nothing with the writers.
 
 use super::*;
-use crate::event::LabelsBuilder;
+use crate::event::{LabelsBuilder, WEIGHT_ONE};
 use proptest::prelude::*;
 
 /// One sample line: name, labels, value text.
@@ -237,9 +237,10 @@ fn protobuf_histograms_read_back() {
     let labels = proto_labels(&[("model", "ä\"\n")]);
     let native = NativePoint {
         schema: 3,
-        negative: &[(-36, 1)],
-        zero: 1,
-        positive: &[(-40, 2), (-37, 300), (-33, 7), (470, 1)],
+        negative: &[(-36, WEIGHT_ONE)],
+        zero: WEIGHT_ONE,
+        positive: &[(-40, 2 * WEIGHT_ONE), (-37, 300 * WEIGHT_ONE), (-33, 7 * WEIGHT_ONE), (470, WEIGHT_ONE)],
+        below: &[u128::from(WEIGHT_ONE), 2 * u128::from(WEIGHT_ONE)],
     };
     let mut out = Vec::new();
     let head = FamilyHead { name: "t_seconds", kind: FamilyType::Histogram, help: "h", unit: "seconds" };
@@ -256,10 +257,10 @@ fn protobuf_histograms_read_back() {
     assert_eq!((first.count, first.sum, first.created), (6, 0.126, Some((1_700_000_000, 500_000_000))));
     assert_eq!(first.steps, [(0.25, 1.0), (5.0, 2.0), (f64::INFINITY, 6.0)]);
     let read = first.native.as_ref().expect("native buckets");
-    assert_eq!((read.schema, read.zero), (3, 1));
+    assert_eq!((read.schema, read.zero, first.exact, first.exact_steps.len()), (3, 1.0, None, 0));
     assert!(read.zero_threshold > 0.0 && read.zero_threshold < 1e-30, "Prometheus tells natives by it");
-    assert_eq!(read.negative, [(-36, 1)]);
-    assert_eq!(read.positive, [(-40, 2), (-37, 300), (-33, 7), (470, 1)]);
+    assert_eq!(read.negative, [(-36, 1.0)]);
+    assert_eq!(read.positive, [(-40, 2.0), (-37, 300.0), (-33, 7.0), (470, 1.0)]);
     assert!(family.series[1].native.is_none());
 }
 
@@ -295,18 +296,28 @@ proptest! {
         positive in proptest::collection::btree_map(-330i32..490, 1u64..1 << 40, 0..160),
         zero in any::<u32>(),
         schema in 0u8..=3,
+        unit in prop_oneof![Just(1), Just(WEIGHT_ONE)],
     ) {
-        let (negative, positive): (Vec<_>, Vec<_>) = (negative.into_iter().collect(), positive.into_iter().collect());
-        let native = NativePoint { schema, negative: &negative, zero: u64::from(zero), positive: &positive };
+        let scaled = |side: std::collections::BTreeMap<i32, u64>| -> Vec<(i32, u64)> {
+            side.into_iter().map(|(index, count)| (index, count * unit)).collect()
+        };
+        let (negative, positive, zero) = (scaled(negative), scaled(positive), u64::from(zero) * unit);
+        let native = NativePoint { schema, negative: &negative, zero, positive: &positive, below: &[] };
         let mut out = Vec::new();
         let head = FamilyHead { name: "t", kind: FamilyType::Histogram, help: "", unit: "" };
         put_protobuf_family(&mut out, &head, |out| put_protobuf_histogram(out, &point(&[]), &[], &[], Some(&native)));
         let families = reader::families(&out);
         let read = families[0].series[0].native.as_ref().expect("native buckets");
-        let wide = |side: &[(i32, u64)]| side.iter().map(|(i, n)| (i64::from(*i), *n as i64)).collect::<Vec<_>>();
+        let count = |weight: u64| weight as f64 / WEIGHT_ONE as f64;
+        let wide = |side: &[(i32, u64)]| side.iter().map(|(i, n)| (i64::from(*i), count(*n))).collect::<Vec<_>>();
         prop_assert_eq!(&read.negative, &wide(&negative));
         prop_assert_eq!(&read.positive, &wide(&positive));
-        prop_assert_eq!((read.zero, read.schema), (u64::from(zero), i64::from(schema)));
+        prop_assert_eq!((read.zero, read.schema), (count(zero), i64::from(schema)));
+        if let Some(exact) = families[0].series[0].exact {
+            let all = negative.iter().chain(&positive).map(|(_, weight)| *weight).sum::<u64>() + zero;
+            prop_assert_eq!(exact, count(all), "buckets add up to the count");
+            prop_assert_eq!(&families[0].series[0].exact_steps, &vec![exact], "and so does +Inf");
+        }
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub enum CloudError {
     /// `type` is missing or no text.
     #[error("a CloudEvent needs a type")]
     Type,
+    /// An attribute of the envelope that comes twice.
+    #[error("an attribute of a CloudEvent stands once")]
+    Twice,
     /// The data is not JSON.
     #[error("the data must be JSON, not data_base64")]
     Data,
@@ -41,9 +44,16 @@ pub fn structured_event(
 ) -> Result<(), CloudError> {
     let (mut version, mut name, mut time, mut data) = (None, None, None, None);
     let mut attributes: Vec<(Key<'_>, &[u8])> = Vec::new();
+    let mut seen = 0u8;
     let mut object = Object::parse(bytes)?;
     while let Some(member) = object.next_raw() {
         let (key, value, raw) = member?;
+        if let Some(at) = ENVELOPE.iter().position(|known| *known == key.raw) {
+            if seen & 1 << at != 0 {
+                return Err(CloudError::Twice);
+            }
+            seen |= 1 << at;
+        }
         match (key.raw, value) {
             (_, Value::Null) => {}
             (b"specversion", Value::Text(text)) => version = Some(text),
@@ -212,6 +222,8 @@ mod tests {
         check(r#"{"specversion":"0.3","type":"t","data":{}}"#, Err(CloudError::Version));
         check(r#"{"specversion":"1.0","data":{}}"#, Err(CloudError::Type));
         check(r#"{"specversion":"1.0","type":"t","data_base64":"AA=="}"#, Err(CloudError::Data));
+        check(r#"{"specversion":"1.0","type":"t","type":"u"}"#, Err(CloudError::Twice));
+        check(r#"{"specversion":"1.0","type":"t","data":{"a":1},"data":{"a":2}}"#, Err(CloudError::Twice));
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// True once a member was pulled.
+    pub fn has_begun(&self) -> bool {
+        self.expect != Expect::First
+    }
+
     /// How far the text has been read, in bytes.
     pub fn offset(&self) -> usize {
         self.at
