@@ -264,7 +264,7 @@ impl Combiner {
 
     /// Adds a value that the compact record cannot hold: weighted, or of one or three digits.
     pub fn add_wide(&mut self, slot: u32, digits: Digits, units: i64, cell: i32, weight: u64) {
-        self.wide.entry(slot).or_insert_with(|| DistributionSum::new(digits)).add(units, cell, weight);
+        self.wide.entry(slot).or_insert_with(|| DistributionSum::new(digits)).add_of(digits, units, cell, weight);
     }
 
     /// Adds a value to a distribution with declared buckets.
@@ -384,7 +384,7 @@ impl Combiner {
             .entry((slice.0, 2, slot))
             .or_insert_with(|| SideSum::Distribution(Box::new(DistributionSum::new(digits))));
         let SideSum::Distribution(sum) = sum else { unreachable!("the key holds the kind") };
-        sum.add(units, cell, weight);
+        sum.add_of(digits, units, cell, weight);
         if let Some(rule) = rule {
             rule.exact_below(cell, units, |bound| sum.add_below(bound, weight));
         }

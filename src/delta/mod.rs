@@ -32,7 +32,9 @@ pub use encode::{EncodedPart, IdMap, encode, write_distribution};
 pub use pages::{PageBox, PageVec};
 pub use prefetch::{prefetch, prefetch_to_write};
 pub use side::{CounterSum, DistributionSum, GaugeSum};
-pub use table::{Interned, SeriesEntry, SeriesTable, SeriesTableGuard, TableLimits};
+pub use table::{
+    Interned, Limit, Overflowed, SERIES_KEY_BYTES, SeriesEntry, SeriesTable, SeriesTableGuard, TableLimits,
+};
 pub use tally::{Edge, SourceTally};
 
 #[cfg(test)]
@@ -63,6 +65,7 @@ pub(crate) mod testing {
             buckets: None,
             group: Group::Main,
             idle: None,
+            holds: None,
         })
     }
 }

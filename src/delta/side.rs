@@ -6,7 +6,7 @@
 
 use super::record::GaugeRecord;
 use crate::event::WEIGHT_ONE;
-use crate::sketch::{Digits, Sketch};
+use crate::sketch::{Digits, Sketch, layout};
 
 /// A counter's increment in nano-units (10⁻⁹), the fixed scale of counters (V1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,6 +120,16 @@ impl DistributionSum {
         self.min = self.min.min(units);
         self.max = self.max.max(units);
         self.sketch.add(cell, weight);
+    }
+
+    /// As [`add`](Self::add), of a cell in the layout of `digits`: layouts nest, and two of them meet at the lower (R2).
+    pub fn add_of(&mut self, digits: Digits, units: i64, cell: i32, weight: u64) {
+        let mut cell = cell;
+        if digits != self.sketch.digits() {
+            self.sketch.coarsen(digits);
+            cell = layout::cell_of(self.sketch.digits(), units);
+        }
+        self.add(units, cell, weight);
     }
 
     /// Counts a sample as not above a bound that its cell straddles; call after [`add`](Self::add).

@@ -2,8 +2,8 @@
 //!
 //! In: a metric and canonical labels, on a decoder's miss. Out: a [`Slot`], dense per kind. Owns: the only
 //! copy of live series' labels in memory. One lock, taken on a miss and by the store for new slots; the
-//! hot path never comes here. Invariants: equal (metric, labels) give the same slot; past a limit
-//! counters, distributions and sets get the metric's overflow series, so that Σ stays exact (S3).
+//! hot path never comes here. Invariants: equal (metric, labels) give the same slot; past a limit, of series or of the
+//! bytes of their labels, counters, distributions and sets get the metric's overflow series, so that Σ stays exact (S3).
 
 use crate::event::{Kind, Labels, LabelsBuilder, Metric, SeriesId, Slot, series_hash};
 use hashbrown::HashTable;
@@ -11,12 +11,63 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The limits of S3 on live series.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TableLimits {
     /// Live series in all, overflow series not counted.
     pub series: u32,
     /// Live series of one metric.
     pub series_per_metric: u32,
+}
+
+impl TableLimits {
+    /// Bytes that the labels of live series may take in all: [`SERIES_KEY_BYTES`] for each series of the limit. Without
+    /// this, 64 labels of 1 KiB each would let a twentieth of the series take all memory that was computed for them.
+    pub fn key_bytes(self) -> u64 {
+        (u64::from(self.series) * SERIES_KEY_BYTES).max(KEY_BYTES_MIN)
+    }
+
+    /// The share of one metric: four times the mean for each of its series, so that one flood leaves room to others.
+    pub fn key_bytes_per_metric(self) -> u64 {
+        (u64::from(self.series_per_metric) * SERIES_KEY_BYTES * 4).max(KEY_BYTES_MIN).min(self.key_bytes())
+    }
+}
+
+/// Bytes of labels that a live series may have in the mean; ten labels of 8 and 16 bytes are 270.
+pub const SERIES_KEY_BYTES: u64 = 280;
+
+/// However few series there may be, a dozen of the longest labels are let in.
+const KEY_BYTES_MIN: u64 = 1 << 20;
+
+/// What the labels of a series take: their bytes with the counts in front, as the allocator rounds them.
+fn key_bytes(labels: &Labels) -> u64 {
+    (labels.as_bytes().len() as u64 + 16).next_multiple_of(16)
+}
+
+/// Which limit a new series met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The number of series, in all or of its metric.
+    Series,
+    /// The bytes of their labels, in all or of its metric.
+    KeyBytes,
+}
+
+/// A metric that met a limit.
+#[derive(Clone, Debug)]
+pub struct Overflowed {
+    /// The metric.
+    pub metric: Arc<Metric>,
+    /// Resolutions that were refused a series.
+    pub count: u64,
+    /// What the last of them met.
+    pub limit: Limit,
+}
+
+/// What a metric has in the table.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    series: u32,
+    key_bytes: u64,
 }
 
 /// What a metric and labels became.
@@ -104,29 +155,33 @@ struct Inner {
     index: Box<[HashTable<(Kind, u32)>]>,
     by_slot: [Entries; Kind::ALL.len()],
     free: [Vec<u32>; Kind::ALL.len()],
-    per_metric: Vec<u32>,
+    per_metric: Vec<Share>,
     live: u32,
+    /// Of the labels of live series.
+    key_bytes: u64,
     /// Metrics that met a limit, with how many samples asked in vain.
-    overflowed: Vec<(Arc<Metric>, u64)>,
+    overflowed: Vec<Overflowed>,
     constant_labels: Labels,
+    limits: TableLimits,
+    /// What metrics are called now whose series were retired, by number (R2).
+    retired: HashMap<u32, Arc<Metric>>,
 }
 
 /// The table; cheap to share, one lock inside.
 pub struct SeriesTable {
     inner: Mutex<Inner>,
-    limits: TableLimits,
 }
 
 impl SeriesTable {
     /// An empty table. `constant_labels` are the only labels of an overflow series beside `overflow`.
     pub fn new(limits: TableLimits, constant_labels: Labels) -> SeriesTable {
         let index = std::iter::repeat_with(HashTable::new).take(INDEX_TABLES).collect();
-        SeriesTable { inner: Mutex::new(Inner { index, constant_labels, ..Inner::default() }), limits }
+        SeriesTable { inner: Mutex::new(Inner { index, constant_labels, limits, ..Inner::default() }) }
     }
 
     /// The lock. A panic while it was held cannot have left an entry half written, so poison is entered.
     pub fn lock(&self) -> SeriesTableGuard<'_> {
-        SeriesTableGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), limits: self.limits }
+        SeriesTableGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// The slot of a series, given one if it is new.
@@ -159,6 +214,40 @@ impl SeriesTable {
         slot
     }
 
+    /// Other limits, for series that are not there yet.
+    pub fn set_limits(&self, limits: TableLimits) {
+        self.lock().inner.limits = limits;
+    }
+
+    /// The series of a metric, those there are and those still to come, belong to `to` from here on: the same metric under
+    /// another name. Whoever has their slots goes on using them (R2).
+    ///
+    /// # Panics
+    /// When `to` has another number or kind: bad code.
+    pub fn retire_metric(&self, to: &Arc<Metric>) {
+        let mut guard = self.lock();
+        let inner = &mut *guard.inner;
+        inner.retired.insert(to.id.0, Arc::clone(to));
+        let entries = &mut inner.by_slot[to.kind as usize];
+        let of_metric = entries.iter().filter(|entry| entry.metric.id == to.id);
+        let slots: Vec<(u32, u128)> = of_metric.map(|entry| (entry.slot.0, entry.hash)).collect();
+        for (slot, old) in slots {
+            if let Ok(found) = inner.index[table_of(old)].find_entry(old as u64, |key| *key == (to.kind, slot)) {
+                found.remove();
+            }
+            let entries = &mut inner.by_slot[to.kind as usize];
+            let entry = entries.place(slot).and_then(Option::as_mut).expect("it was just seen");
+            assert_eq!(entry.metric.kind, to.kind, "a number has one kind");
+            entry.metric = Arc::clone(to);
+            entry.hash = series_hash(to.kind, &to.name, &entry.labels);
+            let hash = entry.hash;
+            let by_slot = &inner.by_slot;
+            inner.index[table_of(hash)].insert_unique(hash as u64, (to.kind, slot), |(kind, slot)| {
+                by_slot[*kind as usize].get(*slot).map_or(0, |entry| entry.hash as u64)
+            });
+        }
+    }
+
     /// Undoes one [`intern_pinned`](Self::intern_pinned).
     pub fn unpin(&self, kind: Kind, slot: Slot) {
         if let Some(entry) = self.lock().get_mut(kind, slot) {
@@ -170,21 +259,33 @@ impl SeriesTable {
 /// The table while it is locked.
 pub struct SeriesTableGuard<'a> {
     inner: MutexGuard<'a, Inner>,
-    limits: TableLimits,
 }
 
 impl SeriesTableGuard<'_> {
     /// See [`SeriesTable::intern`].
     pub fn intern(&mut self, metric: &Arc<Metric>, labels: &Labels) -> Interned {
+        let renamed = if self.inner.retired.is_empty() { None } else { self.inner.retired.get(&metric.id.0).cloned() };
+        let metric = renamed.as_ref().unwrap_or(metric);
         let hash = series_hash(metric.kind, &metric.name, labels);
         if let Some(slot) = self.find(hash) {
             return Interned::Slot(slot);
         }
-        let of_metric = self.inner.per_metric.get(metric.id.0 as usize).copied().unwrap_or(0);
-        if self.inner.live >= self.limits.series || of_metric >= self.limits.series_per_metric {
-            return self.overflow(metric);
+        if let Some(limit) = self.limit_met(metric, labels) {
+            return self.overflow(metric, limit);
         }
         Interned::Slot(self.insert(metric, labels.clone(), hash, false))
+    }
+
+    /// The limit that one more series of these labels would pass.
+    fn limit_met(&self, metric: &Metric, labels: &Labels) -> Option<Limit> {
+        let of_metric = self.inner.per_metric.get(metric.id.0 as usize).copied().unwrap_or_default();
+        if self.inner.live >= self.inner.limits.series || of_metric.series >= self.inner.limits.series_per_metric {
+            return Some(Limit::Series);
+        }
+        let more = key_bytes(labels);
+        let is_over = self.inner.key_bytes + more > self.inner.limits.key_bytes()
+            || of_metric.key_bytes + more > self.inner.limits.key_bytes_per_metric();
+        is_over.then_some(Limit::KeyBytes)
     }
 
     fn find(&mut self, hash: u128) -> Option<Slot> {
@@ -200,6 +301,7 @@ impl SeriesTableGuard<'_> {
     fn insert(&mut self, metric: &Arc<Metric>, labels: Labels, hash: u128, is_overflow: bool) -> Slot {
         let inner = &mut *self.inner;
         let kind = metric.kind;
+        let key_bytes = key_bytes(&labels);
         let slot = inner.free[kind as usize].pop().unwrap_or(inner.by_slot[kind as usize].len() as u32);
         let entry = SeriesEntry {
             hash,
@@ -223,19 +325,21 @@ impl SeriesTableGuard<'_> {
         if !is_overflow {
             let at = metric.id.0 as usize;
             if inner.per_metric.len() <= at {
-                inner.per_metric.resize(at + 1, 0);
+                inner.per_metric.resize(at + 1, Share::default());
             }
-            inner.per_metric[at] += 1;
+            inner.per_metric[at].series += 1;
+            inner.per_metric[at].key_bytes += key_bytes;
             inner.live += 1;
+            inner.key_bytes += key_bytes;
         }
         Slot(slot)
     }
 
     #[cold]
-    fn overflow(&mut self, metric: &Arc<Metric>) -> Interned {
-        match self.inner.overflowed.iter_mut().find(|(m, _)| m.id == metric.id) {
-            Some((_, count)) => *count += 1,
-            None => self.inner.overflowed.push((Arc::clone(metric), 1)),
+    fn overflow(&mut self, metric: &Arc<Metric>, limit: Limit) -> Interned {
+        match self.inner.overflowed.iter_mut().find(|known| known.metric.id == metric.id) {
+            Some(known) => (known.count, known.limit) = (known.count + 1, limit),
+            None => self.inner.overflowed.push(Overflowed { metric: Arc::clone(metric), count: 1, limit }),
         }
         if metric.kind == Kind::Gauge {
             return Interned::Refused;
@@ -286,9 +390,28 @@ impl SeriesTableGuard<'_> {
         self.inner.live
     }
 
+    /// Bytes of the labels of live series; at most [`TableLimits::key_bytes`], the pipeline's own series apart.
+    pub fn key_bytes(&self) -> u64 {
+        self.inner.key_bytes
+    }
+
     /// Metrics that met a limit, and how many resolutions each was refused.
-    pub fn overflowed(&self) -> &[(Arc<Metric>, u64)] {
+    pub fn overflowed(&self) -> &[Overflowed] {
         &self.inner.overflowed
+    }
+
+    /// Live series of a metric, its overflow series not counted.
+    pub fn series_of(&self, metric: &Metric) -> u32 {
+        self.inner.per_metric.get(metric.id.0 as usize).map_or(0, |share| share.series)
+    }
+
+    /// The metric with the most live series.
+    pub fn greediest(&self) -> Option<(Arc<Metric>, u32)> {
+        let (id, series) =
+            self.inner.per_metric.iter().map(|share| share.series).enumerate().max_by_key(|(_, series)| *series)?;
+        let mut entries = self.inner.by_slot.iter().flat_map(|entries| entries.iter());
+        let entry = entries.find(|entry| entry.metric.id.0 as usize == id && !entry.is_overflow)?;
+        Some((Arc::clone(&entry.metric), series))
     }
 
     /// The label of a metric with the most distinct values: the culprit of an overflow. Looks at the first
@@ -296,7 +419,8 @@ impl SeriesTableGuard<'_> {
     pub fn widest_label(&self, metric: &Metric) -> Option<String> {
         let mut values: HashMap<&str, HashSet<&str>> = HashMap::new();
         let entries = self.inner.by_slot[metric.kind as usize].iter();
-        for entry in entries.filter(|entry| entry.metric.id == metric.id).take(100_000) {
+        // The overflow series itself says nothing about where series come from.
+        for entry in entries.filter(|entry| entry.metric.id == metric.id && !entry.is_overflow).take(100_000) {
             for (key, value) in entry.labels.iter() {
                 values.entry(key).or_default().insert(value);
             }
@@ -305,6 +429,19 @@ impl SeriesTableGuard<'_> {
             .into_iter()
             .max_by_key(|(key, seen)| (seen.len(), std::cmp::Reverse(*key)))
             .map(|(key, _)| key.to_owned())
+    }
+
+    /// The label of a metric whose values take the most bytes: the culprit when those met a limit. Looks no further than
+    /// [`widest_label`](Self::widest_label).
+    pub fn longest_label(&self, metric: &Metric) -> Option<String> {
+        let mut bytes: HashMap<&str, usize> = HashMap::new();
+        let entries = self.inner.by_slot[metric.kind as usize].iter();
+        for entry in entries.filter(|entry| entry.metric.id == metric.id).take(100_000) {
+            for (key, value) in entry.labels.iter() {
+                *bytes.entry(key).or_default() += key.len() + value.len();
+            }
+        }
+        bytes.into_iter().max_by_key(|(key, bytes)| (*bytes, std::cmp::Reverse(*key))).map(|(key, _)| key.to_owned())
     }
 
     /// First half of leaving memory (S2): marks idle series. Asking for one again before
@@ -340,8 +477,11 @@ impl SeriesTableGuard<'_> {
                 found.remove();
             }
             inner.free[*kind as usize].push(slot.0);
-            inner.per_metric[entry.metric.id.0 as usize] -= 1;
+            let (share, key_bytes) = (&mut inner.per_metric[entry.metric.id.0 as usize], key_bytes(&entry.labels));
+            share.series -= 1;
+            share.key_bytes -= key_bytes;
             inner.live -= 1;
+            inner.key_bytes -= key_bytes;
             freed.push((*kind, *slot, entry.id));
         }
         freed
@@ -351,7 +491,7 @@ impl SeriesTableGuard<'_> {
     pub fn heap_bytes(&self) -> usize {
         let entries: usize = self.inner.by_slot.iter().map(Entries::heap_bytes).sum();
         let places: usize = self.inner.index.iter().map(HashTable::capacity).sum();
-        entries + self.inner.live as usize * 80 + places * 9
+        entries + self.inner.key_bytes as usize + places * 9
     }
 }
 
@@ -390,7 +530,48 @@ mod tests {
         assert_eq!(table.lock().get(Kind::Counter, slot).expect("live").labels.get("overflow"), Some("true"));
         assert!(matches!(table.intern(&gauge, &labels("1")), Interned::Slot(_)));
         assert_eq!(table.intern(&gauge, &labels("2")), Interned::Refused);
-        assert_eq!(table.lock().overflowed().iter().map(|(_, n)| *n).sum::<u64>(), 3);
+        assert_eq!(table.lock().overflowed().iter().map(|known| known.count).sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn s3_the_bytes_of_labels_are_a_limit_too_and_come_back() {
+        let limits = TableLimits { series: 40_000, series_per_metric: 1000 };
+        let table = SeriesTable::new(limits, Labels::empty());
+        let attacked = metric(0, "a_total", Kind::Counter);
+        let long = |metric: &Arc<Metric>, n: u32| {
+            let mut builder = LabelsBuilder::new();
+            for key in 0..60 {
+                builder.push(format!("k{key}"), format!("{n:0>1000}"));
+            }
+            table.intern(metric, &builder.build().expect("valid"))
+        };
+        let mut kept = Vec::new();
+        for n in 0..100 {
+            if let Interned::Slot(slot) = long(&attacked, n) {
+                kept.push((Kind::Counter, slot));
+            }
+        }
+        // 1000 × 4 × 280 B for the metric, about 60.3 kB each.
+        assert_eq!(kept.len(), 18);
+        assert!(table.lock().key_bytes() <= limits.key_bytes_per_metric());
+        let overflowed = table.lock().overflowed()[0].clone();
+        assert_eq!((overflowed.count, overflowed.limit), (82, Limit::KeyBytes));
+        assert_eq!(table.lock().longest_label(&attacked).as_deref(), Some("k10"));
+        // Others have their share, and all together no more than what was computed.
+        assert!(matches!(table.intern(&metric(1, "b_total", Kind::Counter), &labels("1")), Interned::Slot(_)));
+        for other in 2..40 {
+            let metric = metric(other, &format!("m{other}_total"), Kind::Counter);
+            for n in 0..100 {
+                long(&metric, n);
+            }
+        }
+        assert!(table.lock().key_bytes() <= limits.key_bytes());
+        assert!(table.lock().key_bytes() > limits.key_bytes() - 70_000);
+        let before = table.lock().key_bytes();
+        let marked = table.lock().mark_retiring(kept.iter().copied());
+        assert_eq!(table.lock().retire(&marked).len(), 18);
+        assert!(table.lock().key_bytes() < before - 1_000_000);
+        assert!(matches!(long(&attacked, 99), Interned::Slot(_)));
     }
 
     #[test]

@@ -7,8 +7,9 @@
 
 mod bucket;
 pub mod mapping;
-mod name;
+mod labels;
 mod mapped;
+mod name;
 mod own;
 mod registry;
 mod scale;
@@ -26,14 +27,12 @@ pub use reload::{Redeclaration, RedeclareError, SharedRules};
 pub use scale::default_scale;
 pub use spec::{DeclaredMetric, ExtraLabels, Mappings, MetricSpec, RestoreError, RulesConfig, Undeclared};
 
-use crate::event::{
-    Expose, Group, Kind, Labels, LabelsBuilder, Metric, MetricId, RejectReason, Scale, SourceIndex, Unit, WireType,
-};
+use crate::event::{Expose, Group, Kind, Labels, Metric, MetricId, RejectReason, Scale, SourceIndex, Unit, WireType};
 use hashbrown::HashMap;
 use registry::Registry;
 use scale::{default_buckets, input_exponent};
 use std::sync::{Arc, PoisonError, RwLock};
-use typed::{FeedPlan, StatsdMatch, Typed};
+use typed::{StatsdMatch, Typed};
 
 /// Fewest metrics that any pipeline may have: a small `limits.series` folds series, it refuses no names.
 pub const METRICS_MIN: usize = 10_000;
@@ -237,7 +236,7 @@ impl Rules {
     /// The metric that a name on the wire came to before.
     fn known(&self, wire: WireType, name: &[u8]) -> Option<Arc<Metric>> {
         let id = *self.by_wire.read().unwrap_or_else(PoisonError::into_inner)[wire as usize].get(name)?;
-        self.read().numbered(id).cloned()
+        self.read().current(id).cloned()
     }
 
     /// Remembers it, while fewer are than there may be metrics.
@@ -291,19 +290,6 @@ impl Rules {
     /// The rules of typed events.
     pub fn typed(&self) -> &Typed {
         &self.typed
-    }
-
-    /// The labels of a typed feed's series, from its key and its source. A value that is missing leaves its label out.
-    ///
-    /// # Errors
-    /// `InvalidUtf8`, and those of [`LabelsBuilder::build`].
-    pub fn labels_of_feed(&self, source: SourceIndex, feed: &FeedPlan, key: &[u8]) -> Result<Labels, RejectReason> {
-        let mut builder = LabelsBuilder::new();
-        for (label, value) in feed.labels(key) {
-            builder.push(label, std::str::from_utf8(value).map_err(|_| RejectReason::InvalidUtf8)?);
-        }
-        self.push_constants(source, &mut builder);
-        builder.build()
     }
 
     fn metric_of(&self, wire_name: &[u8], wire: WireType) -> Result<Arc<Metric>, RejectReason> {
@@ -378,86 +364,6 @@ impl Rules {
         other_kind
     }
 
-    /// Labels that a source puts on its samples.
-    pub fn labels_of_source(&self, source: SourceIndex) -> &[(String, String)] {
-        self.source_labels.get(usize::from(source.0)).map_or(&[], |labels| labels)
-    }
-
-    /// Labels of the source, then those of every series, where the sample does not have them.
-    fn push_constants<'b>(&'b self, source: SourceIndex, builder: &mut LabelsBuilder<'b>) {
-        for (key, value) in self.labels_of_source(source).iter().chain(&self.constant_labels) {
-            if !builder.has(key) {
-                builder.push(key.as_str(), value.as_str());
-            }
-        }
-    }
-
-    fn labels<'t>(
-        &self,
-        source: SourceIndex,
-        metric: &Metric,
-        tags: impl Iterator<Item = (&'t [u8], &'t [u8])>,
-        extra: ExtraLabels,
-    ) -> Result<(Labels, u16), RejectReason> {
-        let mut builder = LabelsBuilder::new();
-        let mut dropped = 0u16;
-        for (key, value) in tags {
-            let key = std::str::from_utf8(key).map_err(|_| RejectReason::InvalidUtf8)?;
-            let value = std::str::from_utf8(value).map_err(|_| RejectReason::InvalidUtf8)?;
-            if key.is_empty() {
-                // A trailing comma is an empty bare tag; a value without a key is not a tag at all.
-                match value {
-                    "" | "true" => continue,
-                    _ => return Err(RejectReason::Malformed),
-                }
-            }
-            let key = escape_label_name(key);
-            if crate::event::is_reserved(&key) {
-                return Err(RejectReason::ReservedLabel);
-            }
-            if metric.label_names.as_ref().is_some_and(|names| !names.iter().any(|name| **name == *key)) {
-                match extra {
-                    ExtraLabels::Error => return Err(RejectReason::LabelMismatch),
-                    ExtraLabels::Drop => {
-                        dropped = dropped.saturating_add(1);
-                        continue;
-                    }
-                    ExtraLabels::Keep => {}
-                }
-            }
-            builder.push(key, value);
-        }
-        self.push_constants(source, &mut builder);
-        if let Some(names) = &metric.label_names
-            && names.iter().any(|name| !builder.has(name))
-        {
-            return Err(RejectReason::LabelMismatch);
-        }
-        Ok((builder.build()?, dropped))
-    }
-
-    /// The labels of a series of our own: the pairs and the constant labels, in canonical form.
-    ///
-    /// # Errors
-    /// `LabelMismatch` where the metric names other labels, else as [`LabelsBuilder::build`].
-    pub fn labels_of(&self, metric: &Metric, pairs: &[(&str, &str)]) -> Result<Labels, RejectReason> {
-        self.labels_from(NO_SOURCE, metric, pairs)
-    }
-
-    /// As [`labels_of`](Self::labels_of), with the labels of a source.
-    ///
-    /// # Errors
-    /// As [`labels_of`](Self::labels_of).
-    pub fn labels_from(
-        &self,
-        source: SourceIndex,
-        metric: &Metric,
-        pairs: &[(&str, &str)],
-    ) -> Result<Labels, RejectReason> {
-        let pairs = pairs.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-        self.labels(source, metric, pairs, ExtraLabels::Error).map(|(labels, _)| labels)
-    }
-
     /// The constant labels, which the overflow series of a metric has too.
     pub fn constant_labels(&self) -> &[(String, String)] {
         &self.constant_labels
@@ -481,7 +387,7 @@ impl Rules {
         let unit = spec.unit.unwrap_or_else(|| unit_of_name(spec.name));
         let scale = spec.scale.unwrap_or_else(|| default_scale(spec.kind, unit));
         let mut metric = self.undeclared_metric(spec.name, spec.kind, unit, scale, spec.help, spec.group.clone());
-        metric.idle = None;
+        (metric.idle, metric.holds) = (None, spec.holds);
         metric.label_names = spec.label_names.map(|names| names.iter().map(|name| Box::from(*name)).collect());
         if let (Kind::Distribution, Some(expose)) = (spec.kind, spec.expose) {
             metric.expose = expose;
@@ -550,11 +456,9 @@ impl Rules {
         Some(format!("metric {:?} is declared with {fixed}", metric.name))
     }
 
-    /// The declared metrics, in the order of the pipeline file.
+    /// The declared metrics: in the order of the pipeline file, until a reload adds one.
     pub fn declared(&self) -> Vec<Arc<Metric>> {
-        let mut all = self.metrics();
-        all.retain(|metric| metric.declared);
-        all
+        self.read().declared()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
@@ -603,6 +507,7 @@ impl Rules {
             buckets: default_buckets(expose, unit, scale),
             group,
             idle: self.undeclared.idle,
+            holds: None,
         }
     }
 }

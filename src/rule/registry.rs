@@ -23,8 +23,10 @@ pub(super) struct Entry {
     metric: Arc<Metric>,
     /// Known from the store only: help, unit and group are guesses until a sample or a handle says better.
     provisional: bool,
-    /// Its name belongs to a metric of another kind now.
+    /// Its name belongs to another metric now: of another kind, or of another scale or unit.
     is_retired: bool,
+    /// Retired for good: its series are stored under another name (R2).
+    is_replaced: bool,
 }
 
 impl Registry {
@@ -43,6 +45,17 @@ impl Registry {
     /// The metric that claims an exposition name.
     pub(super) fn owner(&self, name: &str) -> Option<&Arc<Metric>> {
         self.numbered(*self.claimed.get(name)?)
+    }
+
+    /// The declared metrics whose names are theirs, in order of their numbers.
+    pub(super) fn declared(&self) -> Vec<Arc<Metric>> {
+        let is_declared = |entry: &&Entry| entry.metric.declared && !entry.is_retired;
+        self.metrics.iter().filter(is_declared).map(|entry| entry.metric.clone()).collect()
+    }
+
+    /// The metric of a number, unless its name belongs to another.
+    pub(super) fn current(&self, id: MetricId) -> Option<&Arc<Metric>> {
+        self.metrics.get(id.0 as usize).filter(|entry| !entry.is_retired).map(|entry| &entry.metric)
     }
 
     /// The metrics in order of their numbers.
@@ -70,7 +83,7 @@ impl Registry {
             self.claimed.insert(name.into_boxed_str(), id);
         }
         self.by_name.insert(metric.name.clone(), id);
-        self.metrics.push(Entry { metric: metric.clone(), provisional, is_retired: false });
+        self.metrics.push(Entry { metric: metric.clone(), provisional, is_retired: false, is_replaced: false });
         Ok(metric)
     }
 
@@ -98,12 +111,13 @@ impl Registry {
         }
         metric.id = id;
         let metric = Arc::new(metric);
-        self.metrics[id.0 as usize] = Entry { metric: metric.clone(), provisional: false, is_retired: false };
+        self.metrics[id.0 as usize] =
+            Entry { metric: metric.clone(), provisional: false, is_retired: false, is_replaced: false };
         Some(metric)
     }
 
     /// The registry as a reload leaves it. `words` says how a metric that is declared no more, or never was, is kept and
-    /// shown from now on.
+    /// shown from now on; a metric in `accept` may be of another scale or unit than before, and is another one then.
     ///
     /// # Errors
     /// Why it cannot be; nothing is changed.
@@ -111,6 +125,7 @@ impl Registry {
         &self,
         declared: Vec<Metric>,
         words: impl Fn(&Metric) -> Metric,
+        accept: &[String],
     ) -> Result<(Registry, Redeclared), RedeclareError> {
         let mut next = Registry { metrics: self.metrics.clone(), ..Registry::default() };
         let mut outcome = Redeclared::default();
@@ -127,17 +142,34 @@ impl Registry {
                 next.metrics[old.0 as usize].is_retired = true;
                 outcome.retired.push(old);
             }
+            let known = match known.map(|id| (id, check_same(&self.metrics[id.0 as usize], &metric))) {
+                Some((id, Ok(()))) => Some(id),
+                Some((id, Err(_))) if accept.iter().any(|accepted| **accepted == *metric.name) => {
+                    let old = &mut next.metrics[id.0 as usize];
+                    (old.is_retired, old.is_replaced) = (true, true);
+                    outcome.retired.push(id);
+                    outcome.replaced.push(Arc::clone(&old.metric));
+                    None
+                }
+                Some((_, Err(error))) => return Err(error),
+                None => None,
+            };
             let metric = match known {
                 Some(id) => {
                     is_declared[id.0 as usize] = true;
                     let was = &self.metrics[id.0 as usize];
-                    check_same(was, &metric)?;
                     next.replace(id, metric, was, &mut outcome)
                 }
                 None => {
                     let id = MetricId(u32::try_from(next.metrics.len()).expect("a file has fewer metrics"));
                     let metric = Arc::new(Metric { id, ..metric });
-                    next.metrics.push(Entry { metric: Arc::clone(&metric), provisional: false, is_retired: false });
+                    let entry = Entry {
+                        metric: Arc::clone(&metric),
+                        provisional: false,
+                        is_retired: false,
+                        is_replaced: false,
+                    };
+                    next.metrics.push(entry);
                     is_declared.push(true);
                     outcome.added.push(Arc::clone(&metric));
                     metric
@@ -161,7 +193,7 @@ impl Registry {
 
     /// A metric of this name and kind whose name another kind took over.
     fn retired(&self, metric: &Metric) -> Option<MetricId> {
-        let of_kind = |entry: &&Entry| entry.is_retired && entry.metric.kind == metric.kind;
+        let of_kind = |entry: &&Entry| entry.is_retired && !entry.is_replaced && entry.metric.kind == metric.kind;
         let found = self.metrics.iter().filter(of_kind).find(|entry| entry.metric.name == metric.name);
         found.map(|entry| entry.metric.id)
     }
@@ -176,7 +208,8 @@ impl Registry {
             outcome.changed.push((Arc::clone(&was.metric), Arc::clone(&metric)));
         }
         let provisional = was.provisional && !metric.declared;
-        self.metrics[id.0 as usize] = Entry { metric: Arc::clone(&metric), provisional, is_retired: false };
+        self.metrics[id.0 as usize] =
+            Entry { metric: Arc::clone(&metric), provisional, is_retired: false, is_replaced: false };
         metric
     }
 
@@ -200,8 +233,10 @@ pub(super) struct Redeclared {
     pub(super) added: Vec<Arc<Metric>>,
     /// As they were and as they are, where that differs.
     pub(super) changed: Vec<(Arc<Metric>, Arc<Metric>)>,
-    /// Their name belongs to another kind now.
+    /// Their name belongs to another kind, scale or unit now.
     pub(super) retired: Vec<MetricId>,
+    /// Of these, those of the same kind: what is stored of them needs another name.
+    pub(super) replaced: Vec<Arc<Metric>>,
 }
 
 /// Scale and unit of what may be stored already stay (R2). Whether it has series is not asked: somebody may be about to
@@ -218,7 +253,9 @@ fn check_same(was: &Entry, metric: &Metric) -> Result<(), RedeclareError> {
         let word = |unit: Unit| if unit == Unit::None { "none" } else { unit.as_str() };
         return Err(RedeclareError::Unit { name: name(), stored: word(old.unit), now: word(metric.unit) });
     }
-    if metric.kind == Kind::Distribution && old.digits != metric.digits {
+    // What was counted beside a cell that a bound straddles belongs to cells of its own digits.
+    let has_buckets = old.buckets.is_some() || metric.buckets.is_some();
+    if metric.kind == Kind::Distribution && has_buckets && old.digits != metric.digits {
         let (stored, now) = (old.digits as u8, metric.digits as u8);
         return Err(RedeclareError::Digits { name: name(), stored, now });
     }
@@ -246,7 +283,9 @@ fn is_meant_alike(a: &Metric, b: &Metric) -> bool {
         && a.expose == b.expose
         && a.quantiles == b.quantiles
         && a.window_slices == b.window_slices
+        && a.digits == b.digits
         && a.buckets == b.buckets
         && a.group == b.group
         && a.idle == b.idle
+        && a.holds == b.holds
 }

@@ -10,12 +10,15 @@ use crate::event::{Group, Kind, Metric, MetricId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// How a running pipeline is told that series may be retired.
+const ACCEPT: &str = "POST /-/reload?accept=";
+
 /// Why other rules cannot take over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedeclareError {
     /// Sums count in another scale.
     #[error(
-        "metric {name:?} counts in units of 1e-{stored} and is now declared in units of 1e-{now}; declare `scale = 1e-{stored}`, or give it another name"
+        "metric {name:?} counts in units of 1e-{stored} and is now declared in units of 1e-{now}; declare `scale = 1e-{stored}`, give it another name, or accept that its old series are retired ({accept}{name})", accept = ACCEPT
     )]
     Scale {
         /// The metric.
@@ -27,7 +30,7 @@ pub enum RedeclareError {
     },
     /// Values are of another unit.
     #[error(
-        "metric {name:?} has unit {stored} and is now declared with unit {now}; keep `unit = \"{stored}\"`, or give it another name"
+        "metric {name:?} has unit {stored} and is now declared with unit {now}; keep `unit = \"{stored}\"`, give it another name, or accept that its old series are retired ({accept}{name})", accept = ACCEPT
     )]
     Unit {
         /// The metric.
@@ -37,8 +40,10 @@ pub enum RedeclareError {
         /// The declared unit.
         now: &'static str,
     },
-    /// Sketches of another resolution; they merge in the file, not in memory.
-    #[error("metric {name:?} keeps {stored} digits and is now declared with {now}; that needs a restart")]
+    /// Declared buckets are counted beside cells of one resolution; others merge in the file, not in memory.
+    #[error(
+        "metric {name:?} keeps buckets beside {stored} digits and is now declared with {now}; that needs a restart"
+    )]
     Digits {
         /// The metric.
         name: String,
@@ -55,6 +60,12 @@ pub enum RedeclareError {
         /// The other.
         other: String,
     },
+    /// A name in the list of accepted ones that is none of a declared metric.
+    #[error("accept names {0:?}, which is no metric of the pipeline file")]
+    Accept(String),
+    /// What is stored could not be retired.
+    #[error("the old series could not be retired: {0}")]
+    Retire(String),
     /// The typed rules do not fit together.
     #[error("{0}")]
     Typed(String),
@@ -68,7 +79,7 @@ pub struct Redeclaration {
     pub added: Vec<Arc<Metric>>,
     /// As they were, and as they are.
     pub changed: Vec<(Arc<Metric>, Arc<Metric>)>,
-    /// Metrics whose name belongs to another kind now; their series are not shown any more.
+    /// Metrics whose name belongs to another kind, scale or unit now; their series are not shown any more.
     pub retired: Vec<MetricId>,
 }
 
@@ -76,14 +87,27 @@ impl Rules {
     /// Compiles other rules over the same metrics. From here on whoever asks for a metric gets its new words, by these
     /// rules or the new ones.
     ///
+    /// The metrics of `accept` may be of another scale or unit than they were. Those that are become other metrics under
+    /// the same name and kind; `retire` is called with the old ones, while nobody can ask for a metric, and has to see to
+    /// it that their series have another name from then on.
+    ///
     /// # Errors
     /// [`RedeclareError`]; then nothing has changed.
-    pub fn reload(&self, config: RulesConfig) -> Result<Redeclaration, RedeclareError> {
+    pub fn reload(
+        &self,
+        config: RulesConfig,
+        accept: &[String],
+        retire: impl FnOnce(&[Arc<Metric>]) -> Result<(), String>,
+    ) -> Result<Redeclaration, RedeclareError> {
+        let is_unknown = |name: &&String| !config.declared.iter().any(|metric| metric.name == **name);
+        if let Some(unknown) = accept.iter().find(is_unknown) {
+            return Err(RedeclareError::Accept(unknown.clone()));
+        }
         let prefixes = prefixes_of(&config.declared);
         let declared = config.declared.into_iter().map(super::DeclaredMetric::into_metric).collect();
         let mut guard = self.write();
         let words = |metric: &Metric| words_of(metric, &self.undeclared, &config.undeclared);
-        let (registry, outcome) = guard.reload(declared, words)?;
+        let (registry, outcome) = guard.reload(declared, words, accept)?;
         let typed = Typed::following(&config.typed, &outcome.declared, &self.typed).map_err(RedeclareError::Typed)?;
         let rules = Rules {
             undeclared: config.undeclared,
@@ -98,6 +122,9 @@ impl Rules {
             registry: Arc::clone(&self.registry),
             by_wire: RwLock::default(),
         };
+        if !outcome.replaced.is_empty() {
+            retire(&outcome.replaced).map_err(RedeclareError::Retire)?;
+        }
         *guard = registry;
         Ok(Redeclaration {
             rules: Arc::new(rules),
@@ -118,7 +145,7 @@ fn words_of(metric: &Metric, old: &Undeclared, new: &Undeclared) -> Metric {
         metric.group = Group::Main;
         metric.quantiles = Arc::clone(&new.quantiles);
         metric.window_slices = new.window_slices;
-        metric.idle = new.idle;
+        (metric.idle, metric.holds) = (new.idle, None);
         if metric.kind == Kind::Distribution {
             metric.expose = new.expose;
             metric.buckets = default_buckets(metric.expose, metric.unit, metric.scale);

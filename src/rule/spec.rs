@@ -120,6 +120,8 @@ pub struct DeclaredMetric {
     pub group: Group,
     /// Nanoseconds; `None` = never.
     pub idle: Option<i64>,
+    /// See [`Metric::holds`].
+    pub holds: Option<i64>,
 }
 
 impl DeclaredMetric {
@@ -141,6 +143,7 @@ impl DeclaredMetric {
             buckets: self.buckets,
             group: self.group,
             idle: self.idle,
+            holds: self.holds,
         }
     }
 }
@@ -164,13 +167,15 @@ pub struct MetricSpec<'a> {
     pub label_names: Option<&'a [&'a str]>,
     /// Distributions only; `None` = as undeclared ones.
     pub expose: Option<Expose>,
+    /// See [`Metric::holds`].
+    pub holds: Option<i64>,
 }
 
 impl<'a> MetricSpec<'a> {
     /// A metric on `/metrics` and in a group, its unit and scale by its name.
     pub fn new(name: &'a str, kind: Kind, help: &'a str, group: &str) -> MetricSpec<'a> {
         let group = Group::Named(group.into());
-        MetricSpec { name, kind, help, unit: None, scale: None, group, label_names: None, expose: None }
+        MetricSpec { name, kind, help, unit: None, scale: None, group, label_names: None, expose: None, holds: None }
     }
 }
 
@@ -187,7 +192,7 @@ pub enum RestoreError {
     },
     /// Declared in another scale than its sums are counted in (R2).
     #[error(
-        "metric {name:?} is stored in units of 1e-{stored} and declared in units of 1e-{now}; declare `scale = 1e-{stored}`"
+        "metric {name:?} is stored in units of 1e-{stored} and declared in units of 1e-{now}; declare `scale = 1e-{stored}`, or start once with `--accept {name}`, which retires the old series"
     )]
     Scale {
         /// The metric.
@@ -196,6 +201,18 @@ pub enum RestoreError {
         stored: u8,
         /// Exponent of the declared scale.
         now: u8,
+    },
+    /// Declared with another unit than it is stored in (R2).
+    #[error(
+        "metric {name:?} is stored with unit {stored:?} and declared with unit {now:?}; keep the unit, or start once with `--accept {name}`, which retires the old series"
+    )]
+    Unit {
+        /// The metric.
+        name: String,
+        /// The stored unit; empty for none.
+        stored: String,
+        /// The declared unit; empty for none.
+        now: String,
     },
     /// Not a metric name.
     #[error("stored metric name {name:?} is not a metric name")]

@@ -26,6 +26,7 @@ fn declared(name: &str, namespace: &str, kind: Kind, labels: &[&str]) -> Declare
         buckets: None,
         group: Group::Main,
         idle: None,
+        holds: None,
     }
 }
 

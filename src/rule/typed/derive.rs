@@ -13,9 +13,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 /// Raw texts that one decoder remembers of one derived text.
-const MEMO_TEXTS_MAX: usize = 8192;
+const MEMO_TEXTS_MAX: usize = 4096;
 /// Bytes of them, raw and derived.
-const MEMO_BYTES_MAX: usize = 1 << 20;
+const MEMO_BYTES_MAX: usize = 512 << 10;
+/// What a memo takes at most: its texts, 130 B for each text's places and allocations, and the longest event on top.
+pub const DERIVE_MEMO_BYTES: usize = MEMO_BYTES_MAX + MEMO_TEXTS_MAX * 130 + (64 << 10);
+
+/// Bytes of one distinct value beside its text: its place in a tree that is two thirds full, and its allocation.
+const DISTINCT_OVERHEAD: usize = 48;
+
+/// What the distinct values of one derived text may take: 128 B for each of `distinct_max`, or 64 KiB. Past it a new
+/// value becomes `other` as past the count.
+pub fn distinct_bytes(distinct_max: u32) -> u64 {
+    (u64::from(distinct_max) * 128).max(64 << 10)
+}
+
+/// The distinct values that were let through.
+#[derive(Default)]
+struct Distinct {
+    texts: BTreeSet<Box<str>>,
+    bytes: u64,
+}
+
+impl Distinct {
+    /// Whether a text is one of at most `max`.
+    fn lets_through(&mut self, text: &str, max: u32) -> bool {
+        if self.texts.contains(text) {
+            return true;
+        }
+        let bytes = (text.len() + DISTINCT_OVERHEAD) as u64;
+        if self.texts.len() >= max as usize || self.bytes + bytes > distinct_bytes(max) {
+            return false;
+        }
+        self.bytes += bytes;
+        self.texts.insert(text.into())
+    }
+}
 /// The key of a missing field in a memo: no UTF-8 text begins so.
 const MISSING: &[u8] = &[0xFF];
 /// What a class makes of what it does not know.
@@ -45,7 +78,7 @@ struct Steps {
     class: Option<Class>,
     map: BTreeMap<Box<str>, Box<str>>,
     default: Option<Box<str>>,
-    distinct: Option<(usize, Mutex<BTreeSet<Box<str>>>)>,
+    distinct: Option<(u32, Mutex<Distinct>)>,
     other: Box<str>,
 }
 
@@ -72,7 +105,7 @@ impl DerivePlan {
             class,
             map: map.iter().map(|(raw, text)| (raw.as_str().into(), text.as_str().into())).collect(),
             default: default.as_deref().map(Into::into),
-            distinct: distinct_max.map(|max| (max as usize, Mutex::default())),
+            distinct: distinct_max.map(|max| (max, Mutex::default())),
             other: other.as_str().into(),
         };
         let ty = event.fields[at].ty;
@@ -151,15 +184,8 @@ impl Steps {
             }
         };
         let Some((max, seen)) = &self.distinct else { return Some(text) };
-        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.contains(&text) {
-            return Some(text);
-        }
-        if seen.len() >= *max {
-            return Some(self.other.clone());
-        }
-        seen.insert(text.clone());
-        Some(text)
+        let is_let_through = seen.lock().unwrap_or_else(PoisonError::into_inner).lets_through(&text, *max);
+        Some(if is_let_through { text } else { self.other.clone() })
     }
 }
 
@@ -280,5 +306,23 @@ impl Memo {
     /// Raw texts that are remembered.
     pub(super) fn heap_texts(&self) -> usize {
         self.memos.iter().map(|memo| memo.by_raw.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s3_distinct_values_are_bounded_by_number_and_by_bytes() {
+        let mut distinct = Distinct::default();
+        assert!((0..3).all(|n| distinct.lets_through(&n.to_string(), 3)));
+        assert!(!distinct.lets_through("3", 3) && distinct.lets_through("2", 3));
+        let mut distinct = Distinct::default();
+        let long = |n: u32| format!("{n:0>1000}");
+        let through = (0..1000).filter(|n| distinct.lets_through(&long(*n), 1000)).count();
+        assert_eq!(through, 122, "1000 × 128 B");
+        assert!(distinct.bytes <= distinct_bytes(1000));
+        assert!(distinct.lets_through(&long(5), 1000), "a value let through stays so");
     }
 }

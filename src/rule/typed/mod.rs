@@ -15,6 +15,7 @@ mod tests;
 mod value;
 mod when;
 
+pub use derive::{DERIVE_MEMO_BYTES, distinct_bytes};
 pub use feed::{Amount, Emitted, FeedPlan};
 pub use keys::{Key, KeyNode, KeyOrder};
 pub use plan::{EventPlan, Fault, PAIR_FEEDS_MAX, PairPlan, PairSide, Scratch, SourceFeed, Typed};

@@ -266,6 +266,7 @@ pub(super) fn declared(
         buckets: None,
         group: crate::event::Group::Main,
         idle: None,
+        holds: None,
     }
 }
 
