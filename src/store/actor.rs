@@ -26,6 +26,8 @@ const REOPEN_WAIT: (i64, i64) = (100_000_000, 5_000_000_000);
 const IDLE_EVERY_TICKS: u64 = 60;
 /// Recent commit durations kept for whoever collects them.
 const DURATIONS_MAX: usize = 256;
+/// Longest wait before the file is opened again once a stop waits for it.
+const REOPEN_WAIT_STOPPING: i64 = 1_000_000_000;
 /// Ticks that a stop waits for shards that do not answer: 10 s.
 const STOP_TICKS_MAX: u64 = 20;
 
@@ -48,6 +50,8 @@ pub struct StoreActor {
     next_tick: i64,
     last_tick: i64,
     waiters: Vec<(u64, FlushReply)>,
+    /// Who waits for resets.
+    resetters: Vec<FlushReply>,
     reopen_at: Option<i64>,
     reopen_wait: i64,
     ticks: u64,
@@ -62,6 +66,8 @@ pub struct StoreActor {
     clock_offset: i64,
     stopping: Option<FlushReply>,
     stop_epoch: u64,
+    /// Monotonic time at which a stop gives up on a disk that takes nothing.
+    stop_by: i64,
     /// The last live epoch that every shard answered.
     answered_epoch: u64,
 }
@@ -109,6 +115,7 @@ impl StoreActor {
             next_tick: 0,
             last_tick: i64::MIN / 2,
             waiters: Vec::new(),
+            resetters: Vec::new(),
             reopen_at: None,
             reopen_wait: REOPEN_WAIT.0,
             ticks: 0,
@@ -119,6 +126,7 @@ impl StoreActor {
             clock_offset: wall.0 - now,
             stopping: None,
             stop_epoch: u64::MAX,
+            stop_by: i64::MAX,
             answered_epoch: 0,
         };
         actor.schedule(wall, now);
@@ -152,8 +160,12 @@ impl StoreActor {
         }
         self.store.close();
         let last = self.store.ledger().last_commit();
-        self.handle.lock().file_bytes = self.store.ledger().allocated_bytes();
+        let mut status = self.handle.lock();
+        status.file_bytes = self.store.ledger().allocated_bytes();
+        status.uncommitted = self.store.uncommitted();
+        drop(status);
         self.waiters.drain(..).for_each(|(_, reply)| reply(None));
+        self.resetters.drain(..).for_each(|reply| reply(None));
         if let Some(reply) = self.stopping.take() {
             let is_whole = self.handle.lock().is_up && self.answered_epoch >= self.stop_epoch;
             reply(is_whole.then_some(last));
@@ -164,13 +176,11 @@ impl StoreActor {
         let now = self.clock.monotonic();
         let mut until = match self.tick_began {
             Some(began) => began + ANSWER_WAIT,
-            None if !self.waiters.is_empty() || self.handle.wants_tick.load(Ordering::Acquire) => {
-                (self.last_tick + ASKED_TICK_MIN).min(self.next_tick)
-            }
+            None if self.is_asked() => (self.last_tick + ASKED_TICK_MIN).min(self.next_tick),
             None => self.next_tick,
         };
         if let Some(at) = self.reopen_at {
-            until = until.min(at);
+            until = until.min(at).min(self.stop_by);
         }
         Duration::from_nanos((until - now).clamp(0, 1_000_000_000) as u64)
     }
@@ -183,13 +193,34 @@ impl StoreActor {
                 // A tick under way may have sealed before what the caller wrote.
                 self.waiters.push((self.epoch + 1, reply));
             }
+            Message::Reset(series, reply) => {
+                self.store.ask_reset(&series);
+                self.resetters.push(reply);
+            }
             Message::Plan(plan) => self.store.set_plan(*plan),
             Message::Reload(reload, done) => {
+                if reload.commit_every != self.commit_every {
+                    self.commit_every = reload.commit_every;
+                    self.schedule(self.clock.wall(), self.clock.monotonic());
+                }
                 self.store.reload(*reload);
                 done();
             }
-            Message::Stop(reply) => {
+            Message::Within(call) => {
+                call(&mut self.store);
+                if self.store.is_broken() && self.reopen_at.is_none() {
+                    self.fail(&self.store.ledger().broken());
+                }
+            }
+            Message::Stop(reply, patience) => {
                 self.stop_epoch = self.epoch + 1;
+                let now = self.clock.monotonic();
+                self.stop_by = now.saturating_add(i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX));
+                if self.reopen_at.is_some() && !self.handle.lock().is_fatal {
+                    // Not at the end of a long wait: the disk may have room by now.
+                    self.reopen_wait = REOPEN_WAIT.0;
+                    self.reopen_at = Some(now);
+                }
                 self.stopping = Some(reply);
             }
             Message::Seek { source, incarnation, reply } => self.seek(source, incarnation, reply),
@@ -254,14 +285,20 @@ impl StoreActor {
             }
             self.end_tick(wall, now);
         }
-        let is_asked =
-            !self.waiters.is_empty() || self.stopping.is_some() || self.handle.wants_tick.load(Ordering::Acquire);
+        // While a stop waits for the disk only, there is nothing left to seal.
+        let wants_end = self.stopping.is_some() && (self.reopen_at.is_none() || self.answered_epoch < self.stop_epoch);
+        let is_asked = self.is_asked() || wants_end;
         let is_due = now >= self.next_tick || (is_asked && now - self.last_tick >= ASKED_TICK_MIN);
         // A stop that has what it needs begins no further tick, or one slow shard would keep it from ending.
         let has_ended = self.stopping.is_some() && self.is_drained();
         if self.tick_began.is_none() && is_due && !has_ended {
             self.begin_tick(wall, now);
         }
+    }
+
+    /// Somebody waits for a tick.
+    fn is_asked(&self) -> bool {
+        !self.waiters.is_empty() || !self.resetters.is_empty() || self.handle.wants_tick.load(Ordering::Acquire)
     }
 
     fn begin_tick(&mut self, wall: Timestamp, now: i64) {
@@ -357,6 +394,10 @@ impl StoreActor {
                 Err(error) => return self.fail(&error),
             }
         }
+        if !self.store.has_resets() {
+            let last = self.store.ledger().last_commit();
+            self.resetters.drain(..).for_each(|reply| reply(Some(last)));
+        }
         if let Err(error) = self.store.check_place() {
             return self.fail(&error);
         }
@@ -407,10 +448,12 @@ impl StoreActor {
         status.is_fatal |= is_fatal;
         drop(status);
         self.reopen_at = Some(self.clock.monotonic() + self.reopen_wait);
-        self.reopen_wait = (self.reopen_wait * 2).min(REOPEN_WAIT.1);
+        let longest = if self.stopping.is_some() { REOPEN_WAIT_STOPPING } else { REOPEN_WAIT.1 };
+        self.reopen_wait = (self.reopen_wait * 2).min(longest);
         for (_, reply) in self.waiters.drain(..) {
             reply(None);
         }
+        self.resetters.drain(..).for_each(|reply| reply(None));
     }
 
     fn reopen(&mut self, _now: i64) {
@@ -456,7 +499,10 @@ impl StoreActor {
             return false;
         }
         let is_whole = self.answered_epoch >= self.stop_epoch || self.epoch >= self.stop_epoch + STOP_TICKS_MAX;
-        self.reopen_at.is_some() || (is_whole && self.store.pending_bytes() == 0)
+        if self.reopen_at.is_some() {
+            return (is_whole && self.handle.lock().is_fatal) || self.clock.monotonic() >= self.stop_by;
+        }
+        is_whole && self.store.pending_bytes() == 0
     }
 
     fn report_sizes(&self) {

@@ -5,6 +5,7 @@
 
 use super::kept::KeptPlan;
 use super::pairs::{PAIRS_MAX, PairPlan};
+use super::state::StoreLimits;
 use crate::event::{Metric, MetricId};
 use crate::rule::typed::{EventSpec, PairSpec, Typed, TypedConfig};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 pub struct EventsPlan {
     /// Pairs of events.
     pub pairs: Vec<PairPlan>,
-    /// Open pairs and waiting ends that there may be; past them operations are dropped and counted.
+    /// Pairs that may be open; past them starts are dropped and counted. Ends that wait have a share of their own.
     pub pairs_max: usize,
     /// Schemas with `keep`; those without have 0.
     pub kept: Vec<KeptPlan>,
@@ -23,20 +24,20 @@ pub struct EventsPlan {
 
 impl EventsPlan {
     /// The plan of compiled rules, which know the places of names that a reload took away.
-    pub fn following(typed: &Typed) -> EventsPlan {
+    pub fn following(typed: &Typed, pairs_max: u32) -> EventsPlan {
         let pairs = typed.pairs().iter().map(|pair| PairPlan { name: (*pair.name).into(), timeout: pair.timeout });
         let kept = typed.events().iter().map(|event| KeptPlan { name: event.name().into(), keep: event.keep() });
-        EventsPlan { pairs: pairs.collect(), kept: kept.collect(), ..EventsPlan::default() }
+        EventsPlan { pairs: pairs.collect(), pairs_max: pairs_max as usize, kept: kept.collect() }
     }
 
     /// The plan of typed rules: pairs and events in the order of the file, which is how their plans number them.
-    pub fn of(typed: &TypedConfig) -> EventsPlan {
+    pub fn of(typed: &TypedConfig, pairs_max: u32) -> EventsPlan {
         let pair = |pair: &PairSpec| PairPlan { name: pair.name.as_str().into(), timeout: pair.timeout };
         let kept = |event: &EventSpec| KeptPlan { name: event.name.as_str().into(), keep: event.keep };
         EventsPlan {
             pairs: typed.pairs.iter().map(pair).collect(),
+            pairs_max: pairs_max as usize,
             kept: typed.events.iter().map(kept).collect(),
-            ..EventsPlan::default()
         }
     }
 }
@@ -51,8 +52,14 @@ impl Default for EventsPlan {
 pub struct StoreReload {
     /// Pairs and kept schemas.
     pub events: EventsPlan,
-    /// Nanoseconds that closed slices are kept; never less than before, or a window would lose what it still holds.
-    pub keep: i64,
+    /// Times and limits; the width of a slice stays.
+    pub limits: StoreLimits,
+    /// Nanoseconds between ticks.
+    pub commit_every: i64,
+    /// Sketch cells that the fold may keep.
+    pub cells: usize,
+    /// Name and codec of each source, by index.
+    pub sources: Vec<(String, &'static str)>,
     /// Metrics that are meant otherwise.
     pub metrics: Vec<Arc<Metric>>,
     /// Metrics that are not shown any more.

@@ -34,8 +34,19 @@ pub struct Committed<'a> {
     pub time: Timestamp,
     /// Series that appeared or returned with it; always before rows that name them.
     pub series: &'a [SeriesRow],
+    /// Series whose totals begin anew with it (R3): its parts belong to the new life, older ones do not.
+    pub resets: &'a [SeriesId],
     /// Its parts, in the order of their log keys.
     pub parts: &'a [EncodedPart],
+}
+
+/// Series that begin a new life with the commit that totals are encoded for (R3).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resetting<'a> {
+    /// Which; of any block.
+    pub ids: &'a [SeriesId],
+    /// Wall clock of that commit: their new creation time.
+    pub at: Timestamp,
 }
 
 /// The totals of 1,024 consecutive series ids, as table `totals` keeps them.
@@ -80,11 +91,17 @@ pub trait Fold: Send {
     /// The newest set of a gauge, for relative operations (V6).
     fn gauge(&self, id: SeriesId) -> Option<NewestSet>;
     /// Encodes the totals of a block as of the last commit. `stored` is what the file holds: totals of
-    /// series that are not in memory are carried over from it. `None` when the block has no series.
+    /// series that are not in memory are carried over from it. Those of `resetting` are encoded as they will be when
+    /// [`commit`](Self::commit) names them: at 0, with what they were kept beside. `None` when the block has no series.
     ///
     /// # Errors
     /// [`Corrupt`] when `stored` is not a block.
-    fn encode_totals(&self, block: u32, stored: Option<&[u8]>) -> Result<Option<Vec<u8>>, Corrupt>;
+    fn encode_totals(
+        &self,
+        block: u32,
+        stored: Option<&[u8]>,
+        resetting: Resetting<'_>,
+    ) -> Result<Option<Vec<u8>>, Corrupt>;
     /// Series without a sample since their metric's `idle`, at `now` (S2).
     fn idle(&self, now: Timestamp) -> Vec<(Kind, Slot, SeriesId)>;
     /// A series that left memory.
@@ -93,5 +110,9 @@ pub trait Fold: Send {
     /// metrics that are not shown any more. A fold that shows nothing has nothing to do.
     fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
         let _ = (metrics, retired);
+    }
+    /// Other limits: so many sketch cells. A fold without sketches has nothing to do.
+    fn set_cells(&mut self, cells_max: usize) {
+        let _ = cells_max;
     }
 }

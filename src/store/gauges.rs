@@ -116,6 +116,15 @@ impl Gauges {
         false
     }
 
+    /// A set to 0 that is newer than every other of the gauge (R3).
+    pub(super) fn zero(&self, id: SeriesId, folded: Option<NewestSet>, now: Timestamp) -> GaugeSum {
+        let (time, position) = match newer(folded, self.ahead.get(&id).copied()) {
+            Some(set) if set.time >= now.0 => (set.time, set.position.saturating_add(1)),
+            _ => (now.0, 0),
+        };
+        GaugeSum { count: 1, last: 0.0, time, position, min: 0.0, max: 0.0, sum: 0, adjust: None }
+    }
+
     /// Everything that waited is folded.
     pub(super) fn clear(&mut self) {
         self.ahead.clear();

@@ -6,12 +6,14 @@
 
 use super::events::{EventsPlan, StoreReload};
 use super::kept::{KeptRow, KeptView};
+use super::state::Store;
 use crate::channel::{Receiver, Sender, bounded};
 use crate::delta::SourceTally;
 use crate::delta::epoch::{PartitionPosition, SealSink, Sealed};
-use crate::event::{CommitId, SourceIndex, Timestamp};
+use crate::event::{CommitId, Kind, SeriesId, SourceIndex, Timestamp};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Messages that may wait for the store: two sealed combiners of each shard and group, and flushes.
 const INBOX_CAPACITY: usize = 4096;
@@ -22,6 +24,9 @@ pub type SeekReply = Box<dyn FnOnce(Vec<PartitionPosition>) + Send>;
 /// Called with the commit that made everything received before durable, or with `None` when it cannot.
 pub type FlushReply = Box<dyn FnOnce(Option<CommitId>) + Send>;
 
+/// What is done on the store's thread, between two of its steps.
+pub type StoreCall = Box<dyn FnOnce(&mut Store) + Send>;
+
 /// What the store's thread is told.
 pub(super) enum Message {
     Sealed(Box<Sealed>),
@@ -30,7 +35,9 @@ pub(super) enum Message {
     Seek { source: SourceIndex, incarnation: u32, reply: SeekReply },
     Plan(Box<EventsPlan>),
     Reload(Box<StoreReload>, Box<dyn FnOnce() + Send>),
-    Stop(FlushReply),
+    Reset(Vec<(Kind, SeriesId)>, FlushReply),
+    Within(StoreCall),
+    Stop(FlushReply, Duration),
 }
 
 /// What the store tells about itself; a snapshot.
@@ -60,6 +67,9 @@ pub struct StoreStatus {
     pub file_bytes: u64,
     /// What the sources did since this process started, committed.
     pub tallies: Vec<SourceTally>,
+    /// What was accepted and never committed, once the store has ended without it. Its recorded samples are those that
+    /// were in flight.
+    pub uncommitted: Vec<SourceTally>,
     /// Nanoseconds of recent commits, taken by whoever reads them.
     pub durations: Vec<i64>,
 }
@@ -94,6 +104,17 @@ impl StoreHandle {
         }
     }
 
+    /// Begins new lives of these series with the next commits (R3); answers when all are durable and folded. Answered
+    /// with `None` it may still happen, once the store commits again.
+    pub fn reset(&self, series: Vec<(Kind, SeriesId)>, reply: FlushReply) {
+        if let Err(refused) = self.inbox.try_send(Message::Reset(series, reply)) {
+            let (crate::channel::Refused::Full(message) | crate::channel::Refused::Closed(message)) = refused;
+            if let Message::Reset(_, reply) = message {
+                reply(None);
+            }
+        }
+    }
+
     /// A replayable source begins an incarnation (C2): what older ones sent and is not whole is discarded. The
     /// answer says where every known partition must be read from; an epoch under way is asked for again.
     /// The reply is dropped when the store has stopped.
@@ -121,11 +142,18 @@ impl StoreHandle {
         let _ = self.inbox.send_blocking(Message::Reload(Box::new(reload), done));
     }
 
-    /// A last tick and commit, then the file is closed and the thread ends.
-    pub fn stop(&self, reply: FlushReply) {
-        if let Err(refused) = self.inbox.send_blocking(Message::Stop(reply)) {
+    /// Runs something on the store's thread; it is dropped when the store has stopped.
+    pub fn within(&self, call: StoreCall) {
+        // Once the store is gone there is nothing to do it with.
+        let _ = self.inbox.send_blocking(Message::Within(call));
+    }
+
+    /// A last tick and commit, then the file is closed and the thread ends. A store that cannot commit tries again for so
+    /// long, for the disk may have room in time; what it then has not written stands in [`StoreStatus::uncommitted`].
+    pub fn stop(&self, patience: Duration, reply: FlushReply) {
+        if let Err(refused) = self.inbox.send_blocking(Message::Stop(reply, patience)) {
             let (crate::channel::Refused::Full(message) | crate::channel::Refused::Closed(message)) = refused;
-            if let Message::Stop(reply) = message {
+            if let Message::Stop(reply, _) = message {
                 reply(None);
             }
         }

@@ -97,6 +97,12 @@ impl Lanes {
         self.replay.get(&source).map_or(0, |lane| lane.done)
     }
 
+    /// Every combiner that waits.
+    pub(super) fn combiners(&self) -> impl Iterator<Item = &Combiner> {
+        let replay = self.replay.values().flat_map(|lane| &lane.waiting);
+        self.live.iter().chain(replay).map(|sealed| &*sealed.combiner)
+    }
+
     /// True when live combiners wait.
     pub(super) fn has_live(&self) -> bool {
         !self.live.is_empty()

@@ -27,7 +27,7 @@ const FAMILIES: [(&str, &str, &[&str]); 14] = [
     ("hydrograph_kernel_drops_total", "Datagrams the kernel dropped on our own sockets", &["source"]),
     (
         "hydrograph_connections_refused_total",
-        "Connections closed at once: too many, or no descriptor left",
+        "Connections closed: too many, no descriptor left, or half a frame for too long",
         &["source"],
     ),
     ("hydrograph_labels_dropped_total", "Tags that a declared metric does not name", &["metric"]),
@@ -61,6 +61,11 @@ impl Laws {
             })
             .collect();
         Laws { rules, table, sources, metrics, slots: HashMap::default() }
+    }
+
+    /// Sources came, left or changed; an index keeps its name.
+    pub(super) fn set_sources(&mut self, sources: Vec<(String, &'static str)>) {
+        self.sources = sources;
     }
 
     /// The increments of these tallies: (slot, increment), a slot at most once.

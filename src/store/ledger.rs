@@ -154,6 +154,11 @@ impl Ledger {
         StoreError::Rescaled { path: self.disk.name().to_owned(), source }
     }
 
+    /// Why nothing can be written now.
+    pub(super) fn broken(&self) -> StoreError {
+        StoreError::Broken { path: self.disk.name().to_owned() }
+    }
+
     /// True after an error, until [`reopen`](Self::reopen) succeeds.
     pub fn is_broken(&self) -> bool {
         self.is_broken.get()

@@ -34,12 +34,18 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-/// Open pairs and waiting ends unless the plan says otherwise: about 100 bytes each in memory and in the file.
-pub const PAIRS_MAX: usize = 1_000_000;
+/// Open pairs unless the plan says otherwise: 70 MiB at most, with their rows on the way into a commit.
+pub const PAIRS_MAX: usize = 100_000;
 /// Keys that one commit may expire: a hundred thousand that end at once must not delay a tick by a second.
 const EXPIRE_STEP: usize = 10_000;
 /// Bytes that an operation counts for in what waits (C4).
-const OP_BYTES: usize = 64;
+const OP_BYTES: usize = 96;
+
+/// Ends that may wait for their start where so many pairs may be open: a share of their own, so that ends without a start
+/// never keep a start out. They wait for `lateness` only.
+pub fn waiting_ends_max(pairs_max: usize) -> usize {
+    pairs_max.div_ceil(4)
+}
 
 /// A pair as the pipeline file declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +170,14 @@ impl Pairs {
             self.by_index.push(at);
         }
         self.rebuild_due();
+    }
+
+    /// How long an end waits for its start from here on.
+    pub(super) fn set_lateness(&mut self, lateness: i64) {
+        if lateness != self.lateness {
+            self.lateness = lateness;
+            self.rebuild_due();
+        }
     }
 
     fn known(&mut self, name: &str) -> u16 {
@@ -355,7 +369,7 @@ impl Pairs {
                 self.effects.count_open(&self.sets, open.set, -1);
                 self.sets.let_go(open.set);
             }
-            None if self.is_full() => return false,
+            None if self.open.len() >= self.max => return false,
             None => {}
         }
         self.count(op.pair, Outcome::Opened);
@@ -382,7 +396,7 @@ impl Pairs {
             self.count(op.pair, Outcome::Duplicate);
             return true;
         }
-        if self.is_full() {
+        if self.early.len() >= waiting_ends_max(self.max) {
             return false;
         }
         let early = Early { seen: op.seen, pair: op.pair };
@@ -445,10 +459,6 @@ impl Pairs {
         let open = self.open.iter().map(|(key, open)| Reverse((self.deadline(open), *key, i64::MIN)));
         let early = self.early.iter().map(|((key, end), early)| Reverse((self.waits_until(early), *key, *end)));
         self.due = open.chain(early).collect();
-    }
-
-    fn is_full(&self) -> bool {
-        self.open.len() + self.early.len() >= self.max
     }
 
     fn remove_open(&mut self, key: u128, open: &Open) {

@@ -63,6 +63,11 @@ impl StoreReader {
         })?;
         call(&snapshot)
     }
+
+    /// What to say when bytes that a snapshot gave are not a part.
+    pub fn corrupt_part(&self, source: Corrupt) -> StoreError {
+        StoreError::Corrupt { path: self.path.clone(), what: source.to_string() }
+    }
 }
 
 impl Snapshot<'_> {

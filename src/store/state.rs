@@ -7,6 +7,7 @@
 
 mod ids;
 mod pending;
+mod reset;
 mod restore;
 mod upkeep;
 
@@ -14,7 +15,8 @@ use self::pending::{Attempt, Pending};
 use self::restore::{Restored, restore, restore_hidden};
 use super::error::StoreError;
 use super::events::{EventsPlan, StoreReload};
-use super::fold::{Committed, Fold, TotalsBlock};
+use super::fold::{Committed, Fold, Resetting, TotalsBlock};
+use super::format::BLOCK_SERIES;
 use super::gauges::Gauges;
 use super::kept::{Kept, KeptView};
 use super::lanes::{GivenBack, Lanes};
@@ -28,9 +30,11 @@ use super::series::SeriesDef;
 use super::write::CommitBatch;
 use crate::delta::epoch::{PartitionPosition, Sealed};
 use crate::delta::{Combiner, CounterSum, Edge, EncodedPart, GaugeSum, IdMap, SeriesTable, SourceTally, encode};
-use crate::event::{CommitId, DropReason, Kind, SeriesId, Slice, SliceWidth, Slot, SourceIndex, Timestamp};
+use crate::event::{
+    CommitId, DropReason, Kind, Metric, SeriesId, Slice, SliceWidth, Slot, SourceIndex, Timestamp, series_hash,
+};
 use crate::rule::Rules;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Parts of one slice that may wait before they are merged into one (C4).
@@ -39,6 +43,8 @@ const PENDING_PARTS_MAX: usize = 16;
 const TOTALS_SHARE: usize = 60;
 /// Rows of a segment that one commit may write: a bounded step (H5).
 const SEGMENT_ROWS_STEP: usize = 200_000;
+/// What a series that is to be reset counts among what waits.
+const RESET_BYTES: usize = 32;
 /// Slices that one commit may drop.
 const EXPIRE_SLICES_MAX: usize = 4;
 
@@ -75,6 +81,8 @@ pub struct Store {
     table: Arc<SeriesTable>,
     laws: Laws,
     limits: StoreLimits,
+    /// Until when as much is kept as before a reload.
+    kept_until: Option<(Timestamp, i64)>,
     ids: IdMap,
     next_id: u32,
     /// True once a series left memory: then a new slot may be an old series.
@@ -99,6 +107,8 @@ pub struct Store {
     job: Option<SegmentJob>,
     /// A step that was prepared and is not known to have landed.
     step: Option<SegmentStep>,
+    /// Of the last retirement.
+    mark: u64,
 }
 
 impl Store {
@@ -173,6 +183,7 @@ impl Store {
             table,
             laws,
             limits,
+            kept_until: None,
             ids,
             next_id,
             has_stored_only,
@@ -190,6 +201,7 @@ impl Store {
             leaving: Vec::new(),
             job: None,
             step: None,
+            mark: 0,
         })
     }
 
@@ -203,8 +215,15 @@ impl Store {
     /// The pipeline was reloaded: everything that is folded from here on is meant so.
     pub fn reload(&mut self, reload: StoreReload) {
         self.set_plan(reload.events);
-        self.limits.keep = self.limits.keep.max(reload.keep);
+        if reload.limits.keep < self.limits.keep {
+            // Windows may still hold what was kept so far, and it is read back when it leaves them.
+            self.kept_until = Some((self.slid_at.plus_nanos(self.limits.keep), self.limits.keep));
+        }
+        self.pairs.set_lateness(reload.limits.lateness);
+        self.laws.set_sources(reload.sources);
+        self.limits = reload.limits;
         self.fold.reload(&reload.metrics, &reload.retired);
+        self.fold.set_cells(reload.cells);
     }
 
     /// Open pairs, and ends that wait for their start.
@@ -225,7 +244,23 @@ impl Store {
     /// Bytes that wait for the disk.
     pub fn pending_bytes(&self) -> usize {
         let attempt = self.attempt.as_ref().map_or(0, |a| a.parts.iter().map(|part| part.bytes.len()).sum());
-        self.pending.bytes + attempt + self.pairs.waiting_bytes() + self.kept.waiting_bytes()
+        self.pending.bytes
+            + self.pending.resets.len() * RESET_BYTES
+            + attempt
+            + self.pairs.waiting_bytes()
+            + self.kept.waiting_bytes()
+    }
+
+    /// What was accepted and is not in a commit that landed, by source: what waits, the attempt under way, and what could
+    /// not be drained.
+    pub fn uncommitted(&self) -> Vec<SourceTally> {
+        let mut sum = Pending::default();
+        sum.add_tallies(&self.pending.tallies);
+        if let Some(attempt) = self.attempt.as_ref().filter(|attempt| self.ledger.last_commit() < attempt.id) {
+            sum.add_tallies(&attempt.tallies);
+        }
+        self.lanes.combiners().for_each(|combiner| sum.add_tallies(combiner.tallies()));
+        sum.tallies
     }
 
     /// True while more may wait.
@@ -365,8 +400,8 @@ impl Store {
         self.kept.landed(std::mem::take(&mut attempt.kept));
         // They are in the file, and a fold of many new series needs memory itself.
         attempt.defs = Vec::new();
-        let committed =
-            Committed { id: attempt.id, time: attempt.time, series: &attempt.series, parts: &attempt.parts };
+        let Attempt { id, time, series, resets, parts, .. } = &attempt;
+        let committed = Committed { id: *id, time: *time, series, resets, parts };
         self.fold.commit(&committed).map_err(|source| self.ledger.corrupt_part(source))?;
         if self.pending.is_empty() {
             self.gauges.clear();
@@ -377,6 +412,7 @@ impl Store {
     /// Moves what is pending into an attempt; false when nothing happened at all.
     fn prepare(&mut self, now: Timestamp) -> Result<bool, StoreError> {
         self.join_pairs(now);
+        self.begin_resets(now);
         let mut increments = self.laws.increments(&self.pending.tallies);
         let outcomes = self.pairs.take_outcomes();
         for (pair, outcome, count) in &outcomes {
@@ -400,7 +436,8 @@ impl Store {
             return Ok(false);
         }
         let mut kept = self.kept.change();
-        let fresh = Pending { live_epoch: self.pending.live_epoch, ..Pending::default() };
+        let resets = std::mem::take(&mut self.pending.resets);
+        let fresh = Pending { live_epoch: self.pending.live_epoch, resets, ..Pending::default() };
         let mut pending = std::mem::replace(&mut self.pending, fresh);
         for position in pending.positions.values() {
             let clock = self.clocks.entry(Arc::clone(&position.partition)).or_insert(position.clock);
@@ -427,6 +464,7 @@ impl Store {
             series: pending.series,
             defs,
             parts: pending.parts.into_values().flatten().collect(),
+            resets: pending.resetting,
             tallies,
             positions: pending.positions.into_values().collect(),
             pairs: self.pairs.take_rows().into_iter().map(|(key, content)| (key.to_bytes(), content)).collect(),
@@ -472,9 +510,13 @@ impl Store {
         let as_of = self.ledger.last_commit();
         let blocks = self.ledger.next_series().0.div_ceil(1024) as usize;
         let mut totals = Vec::new();
-        for block in self.ledger.stalest_totals(blocks.div_ceil(TOTALS_SHARE)) {
+        let attempt = self.attempt.as_ref().expect("a commit is prepared");
+        let resetting = Resetting { ids: &attempt.resets, at: attempt.time };
+        let mut due: BTreeSet<u32> = attempt.resets.iter().map(|id| id.0 / BLOCK_SERIES).collect();
+        due.extend(self.ledger.stalest_totals(blocks.div_ceil(TOTALS_SHARE)));
+        for block in due {
             let stored = if self.has_stored_only { self.ledger.totals_block(block)? } else { None };
-            let bytes = self.fold.encode_totals(block, stored.as_ref().map(|block| block.bytes.as_slice()));
+            let bytes = self.fold.encode_totals(block, stored.as_ref().map(|block| block.bytes.as_slice()), resetting);
             if let Some(bytes) = bytes.map_err(|source| self.ledger.corrupt_part(source))? {
                 totals.push(TotalsBlock { block, as_of, bytes });
             }
@@ -520,6 +562,7 @@ impl Store {
     }
 
     fn oldest_kept(&self, now: Timestamp) -> Slice {
-        self.limits.slice.slice_of(now.plus_nanos(-self.limits.keep))
+        let former = self.kept_until.filter(|(until, _)| now < *until).map_or(0, |(_, keep)| keep);
+        self.limits.slice.slice_of(now.plus_nanos(-self.limits.keep.max(former)))
     }
 }

@@ -68,10 +68,10 @@ impl CommitBatch<'_> {
 }
 
 /// What a transaction has changed so far, beside the file.
-struct Change {
-    meta: Meta,
-    spans: BTreeMap<u32, Span>,
-    sealed: Vec<u8>,
+pub(super) struct Change {
+    pub(super) meta: Meta,
+    pub(super) spans: BTreeMap<u32, Span>,
+    pub(super) sealed: Vec<u8>,
 }
 
 impl Ledger {
@@ -305,7 +305,7 @@ fn write_series(txn: &WriteTransaction, mut series: &[SeriesDef], change: &mut C
 }
 
 /// Writes or deletes rows of a table with a manifest in `meta`.
-fn put<K: AsRef<[u8]>, C: AsRef<[u8]>>(
+pub(super) fn put<K: AsRef<[u8]>, C: AsRef<[u8]>>(
     txn: &WriteTransaction,
     table: Table,
     rows: impl IntoIterator<Item = (K, Option<C>)>,

@@ -4,9 +4,11 @@
 //! states name each other; kinds are mixed among ids, but not within an array, so that a fold of one kind
 //! walks memory in order.
 
+use super::reset::Resets;
 use super::state::{CounterState, DistributionState, GaugeState, Identity, SetState, StateRef};
 use crate::delta::PageVec;
 use crate::event::Kind;
+use std::collections::BTreeMap;
 
 /// Ids in a chunk, and in a block of totals.
 pub(super) const CHUNK_LEN: u32 = 1024;
@@ -21,6 +23,8 @@ pub(super) struct Chunk {
     pub(super) gauges: Vec<GaugeState>,
     pub(super) distributions: PageVec<DistributionState>,
     pub(super) sets: Vec<SetState>,
+    /// Earlier lives, by offset: of few series, so they stand beside (R3).
+    pub(super) resets: BTreeMap<u16, Box<Resets>>,
 }
 
 /// A state on its way into a chunk.
@@ -39,6 +43,7 @@ impl Chunk {
             gauges: Vec::new(),
             distributions: PageVec::new(),
             sets: Vec::new(),
+            resets: BTreeMap::new(),
         }
     }
 
@@ -65,6 +70,11 @@ impl Chunk {
             Kind::Distribution => StateRef::Distribution(&self.distributions[index]),
             Kind::Set => StateRef::Set(&self.sets[index]),
         })
+    }
+
+    /// The earlier lives of a series that was reset.
+    pub(super) fn resets_of(&self, offset: u16) -> Option<&Resets> {
+        self.resets.get(&offset).map(|resets| &**resets)
     }
 
     /// Every state, by id.
@@ -110,6 +120,7 @@ impl Chunk {
     /// Removes a series; the metric it belonged to.
     pub(super) fn remove(&mut self, offset: u16) -> Option<u32> {
         let metric = self.get(offset)?.identity().metric;
+        self.resets.remove(&offset);
         let place = std::mem::replace(&mut self.places[usize::from(offset)], ABSENT);
         let index = usize::from(place & (CHUNK_LEN as u16 - 1));
         let moved = match Kind::from_code((place >> INDEX_BITS) as u8)? {
@@ -150,6 +161,7 @@ impl Chunk {
             + windows
             + buckets
             + members
+            + self.resets.values().map(|resets| resets.heap_bytes()).sum::<usize>()
     }
 }
 

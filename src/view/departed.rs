@@ -40,6 +40,13 @@ impl Departed {
         }
     }
 
+    /// A series that left begins a new life (R3).
+    pub(super) fn reset(&mut self, block: u32, offset: u16, at: i64) {
+        if let Some(block) = self.0.get_mut(&block) {
+            block.rows.reset(offset, at);
+        }
+    }
+
     /// A block was encoded, to be written by the next commit.
     pub(super) fn encoded(&mut self, block: u32, last_commit: CommitId) {
         if let Some(block) = self.0.get_mut(&block) {

@@ -16,7 +16,7 @@ use crate::delta::GaugeSum;
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, Kind, Metric, MetricId, SeriesId, Slice, Slot, Timestamp};
 use crate::sketch::Digits;
-use crate::store::{Committed, Fold, NewestSet, SeriesRow, TotalsBlock};
+use crate::store::{Committed, Fold, NewestSet, Resetting, SeriesRow, TotalsBlock};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,7 +92,7 @@ impl ViewFold {
 
     /// The pipeline was reloaded: these metrics, which keep their numbers, may be shown in another way, cover
     /// another window or count other buckets (R2). Buckets keep what old and new bounds have in common. A
-    /// window of another length begins anew with the next slice: its rows would have to be read back.
+    /// window of another length or of more digits begins anew with the next slice: its rows would have to be read back.
     pub fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
         self.shared.retire(metrics, retired);
         // Old rules of metrics whose series have to go over, so that all chunks are walked once.
@@ -112,11 +112,20 @@ impl ViewFold {
         }
         if !old_rules.is_empty() {
             for chunk in self.chunks.iter().flatten() {
-                for state in &mut lock(chunk).distributions {
+                let chunk = &mut *lock(chunk);
+                for state in &mut chunk.distributions {
                     let Some(old) = old_rules.get(&state.identity.metric) else { continue };
                     let rule = self.rules[state.identity.metric as usize].as_ref().expect("learned above");
                     state.totals.adopt(old.bounds.as_ref(), rule.bounds.as_ref());
-                    if rule.length != old.length || rule.digits != old.digits {
+                    if let Some(resets) = chunk.resets.get_mut(&state.identity.offset) {
+                        let units = old.bounds.as_ref().map_or(&[][..], |bounds| &bounds.units);
+                        resets.adopt(units, rule.bounds.as_ref());
+                    }
+                    if rule.length == old.length && rule.digits < old.digits {
+                        let before = state.window.sketch.heap_bytes();
+                        state.window.sketch.coarsen(rule.digits);
+                        self.cell_bytes = (self.cell_bytes + state.window.sketch.heap_bytes()).saturating_sub(before);
+                    } else if rule.length != old.length || rule.digits != old.digits {
                         self.cell_bytes = self.cell_bytes.saturating_sub(state.window.sketch.heap_bytes());
                         state.window = Window::new(rule.digits, self.clock.open() + 1);
                     }
@@ -144,8 +153,8 @@ impl ViewFold {
         chunk
     }
 
-    /// Takes a series in. `from` as in [`Window`].
-    fn insert(&mut self, series: &SeriesRow, awaits_totals: bool, from: u32) {
+    /// Takes a series in, without showing it. `from` as in [`Window`].
+    fn insert(&mut self, series: &SeriesRow, awaits_totals: bool, from: u32) -> Arc<Metric> {
         let metric = Arc::clone(self.redeclared.get(&series.metric.id.0).unwrap_or(&series.metric));
         self.learn(&metric);
         let (block, offset) = place_of(series.id);
@@ -184,8 +193,23 @@ impl ViewFold {
                 departed.remove(block, offset);
             }
         }
-        drop(chunk);
-        self.shared.enlist(series, &metric);
+        metric
+    }
+
+    /// Begins a new life of a series, in memory or just left (R3).
+    fn reset(&mut self, id: SeriesId, at: Timestamp) {
+        let (block, offset) = place_of(id);
+        let chunk = self.chunks.get(block as usize).and_then(Option::as_ref).map(|chunk| lock(chunk));
+        match chunk.filter(|chunk| chunk.contains(offset)) {
+            Some(mut chunk) => {
+                let shrunk = totals::reset(&mut chunk, offset, at.0, &self.rules);
+                self.cell_bytes = self.cell_bytes.saturating_sub(shrunk);
+            }
+            None => {
+                let departed = self.departed.get_mut().unwrap_or_else(PoisonError::into_inner);
+                departed.reset(block, offset, at.0);
+            }
+        }
     }
 
     /// Runs a pass over every row of a part.
@@ -261,7 +285,11 @@ pub(super) fn lock(chunk: &Mutex<Chunk>) -> MutexGuard<'_, Chunk> {
 impl Fold for ViewFold {
     fn restore_series(&mut self, series: &SeriesRow) {
         let from = if self.is_live { self.clock.open() } else { 0 };
-        self.insert(series, true, from);
+        let metric = self.insert(series, true, from);
+        // One that returns later is shown by the commit that brings it, when its totals are there.
+        if !self.is_live {
+            self.shared.enlist(series, &metric, true);
+        }
     }
 
     fn restore_totals(&mut self, block: &TotalsBlock) -> Result<(), Corrupt> {
@@ -297,8 +325,16 @@ impl Fold for ViewFold {
         }
         self.shared.begin();
         for series in committed.series {
-            let has_returned = series.created < committed.time;
-            self.insert(series, has_returned, if has_returned { self.clock.open() } else { 0 });
+            let (block, offset) = place_of(series.id);
+            let is_restored = self.chunks.get(block as usize).and_then(Option::as_ref);
+            let is_restored = is_restored.is_some_and(|chunk| lock(chunk).contains(offset));
+            let has_returned = is_restored || series.created < committed.time;
+            let metric = self.insert(series, has_returned, if has_returned { self.clock.open() } else { 0 });
+            self.shared.enlist(series, &metric, has_returned);
+        }
+        // What this commit brings belongs to the new life: totals were stored as of the commit before.
+        for id in committed.resets {
+            self.reset(*id, committed.time);
         }
         for part in committed.parts {
             let inside = self.clock.inside(part.slice);
@@ -338,7 +374,12 @@ impl Fold for ViewFold {
         NewestSet::of(sum)
     }
 
-    fn encode_totals(&self, block: u32, stored: Option<&[u8]>) -> Result<Option<Vec<u8>>, Corrupt> {
+    fn encode_totals(
+        &self,
+        block: u32,
+        stored: Option<&[u8]>,
+        resetting: Resetting<'_>,
+    ) -> Result<Option<Vec<u8>>, Corrupt> {
         let stored = stored.map(totals::decode).transpose()?;
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunk = self.chunks.get(block as usize).and_then(Option::as_ref).map(|chunk| lock(chunk));
@@ -350,7 +391,9 @@ impl Fold for ViewFold {
             }
             chunk.settle();
         }
-        let bytes = totals::encode(chunk.as_deref(), departed.rows(block), stored, &self.rules);
+        let resets = resetting.ids.iter().map(|id| place_of(*id)).filter(|place| place.0 == block).map(|place| place.1);
+        let at = resetting.at.0;
+        let bytes = totals::encode(chunk.as_deref(), departed.rows(block), stored, &self.rules, resets, at);
         departed.encoded(block, self.last_commit);
         Ok(bytes)
     }
@@ -378,6 +421,10 @@ impl Fold for ViewFold {
         ViewFold::reload(self, metrics, retired);
     }
 
+    fn set_cells(&mut self, cells_max: usize) {
+        self.cell_bytes_max = cells_max.saturating_mul(4);
+    }
+
     fn forget(&mut self, id: SeriesId) {
         let (block, offset) = place_of(id);
         let Some(Some(shared)) = self.chunks.get(block as usize) else { return };
@@ -389,7 +436,7 @@ impl Fold for ViewFold {
         }
         if let Some(state) = chunk.get(offset) {
             let departed = self.departed.get_mut().unwrap_or_else(PoisonError::into_inner);
-            departed.add(block, |rows| rows.put_state(&state, &self.rules));
+            departed.add(block, |rows| rows.put_state(&state, chunk.resets_of(offset), &self.rules));
         }
         let metric = chunk.remove(offset);
         let is_empty = chunk.is_empty();

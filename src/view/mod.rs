@@ -2,7 +2,7 @@
 //!
 //! In: durable commits, from the store's thread through [`ViewFold`]. Out: [`View`], which any thread may
 //! read. Owns: per series the totals, and one merged sketch and the extremes of its window. Invariants:
-//! everything shown is durable; totals never go down; a window equals, to the bit, the sum of the
+//! everything shown is durable; totals never go down but by a reset (R3); a window equals, to the bit, the sum of the
 //! rows of its slices (an expired slice is read back from the store and subtracted, because a ring of 30
 //! sketches costs ten times the memory of one); a reader holds one chunk of 1,024 series at a time (Q3),
 //! so it sees each series as of one commit, and never makes the store wait longer than a chunk takes.
@@ -14,6 +14,7 @@ mod departed;
 mod fold;
 mod native;
 pub mod read;
+mod reset;
 mod rows;
 mod state;
 #[cfg(test)]
@@ -23,7 +24,10 @@ mod window;
 
 pub use fold::ViewFold;
 pub use native::NativeBuckets;
-pub use read::{CounterValue, DistributionStats, DistributionValue, GaugeValue, Quantile, SetValue, Value};
+pub use read::{
+    CounterValue, DistributionStats, DistributionValue, GaugeValue, HistogramValue, Quantile, SetValue, Value,
+};
+pub use reset::Reset;
 
 use crate::delta::SeriesTable;
 use crate::event::{CommitId, Kind, Labels, Metric, MetricId, SeriesId, SliceWidth, Slot, Timestamp};
@@ -49,6 +53,9 @@ pub struct Family {
     pub series: Vec<(SeriesId, Slot)>,
     /// Changes when `series` changes other than by growing at its end.
     pub version: u64,
+    /// How many series came back to memory under their old ids: only those have rows in slices that were read before
+    /// they stood in `series`, because a new series touches every slice it has rows in.
+    pub returned: u64,
 }
 
 type MetricMap<V> = HashMap<u32, V, foldhash::fast::FixedState>;
@@ -105,14 +112,16 @@ impl Shared {
         self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A series appeared.
-    fn enlist(&self, row: &SeriesRow, metric: &Arc<Metric>) {
+    /// A series appeared, or returned.
+    fn enlist(&self, row: &SeriesRow, metric: &Arc<Metric>, has_returned: bool) {
         let mut families = self.families();
         let family = families.entry(row.metric.id.0).or_insert_with(|| Family {
             metric: Arc::clone(metric),
             series: Vec::new(),
             version: 0,
+            returned: 0,
         });
+        family.returned += u64::from(has_returned);
         let entry = (row.id, row.slot);
         if family.series.last().is_none_or(|(last, _)| *last < row.id) {
             return family.series.push(entry);
@@ -242,11 +251,13 @@ impl View {
     pub fn series_since(&self, metric: &Metric, version: u64, known: usize) -> (Family, bool) {
         let families = self.shared.families();
         let Some(family) = families.get(&metric.id.0) else {
-            return (Family { metric: Arc::new(metric.clone()), series: Vec::new(), version }, known == 0);
+            let metric = Arc::new(metric.clone());
+            return (Family { metric, series: Vec::new(), version, returned: 0 }, known == 0);
         };
         let continues = family.version == version && known <= family.series.len();
         let series = family.series[if continues { known } else { 0 }..].to_vec();
-        (Family { metric: Arc::clone(&family.metric), series, version: family.version }, continues)
+        let metric = Arc::clone(&family.metric);
+        (Family { metric, series, version: family.version, returned: family.returned }, continues)
     }
 
     /// The live series of a metric, ascending by id.
@@ -263,12 +274,17 @@ impl View {
     /// The labels of live series, in the order asked; empty for one that has left since.
     pub fn labels(&self, kind: Kind, series: &[(SeriesId, Slot)], mut visit: impl FnMut(&Labels)) {
         let none = Labels::empty();
+        self.live_labels(kind, series, |labels| visit(labels.unwrap_or(&none)));
+    }
+
+    /// The labels of live series, in the order asked; `None` for one that has left since.
+    pub fn live_labels(&self, kind: Kind, series: &[(SeriesId, Slot)], mut visit: impl FnMut(Option<&Labels>)) {
         // One lock for so many, so that decoders who meet a new series do not wait long.
         for run in series.chunks(256) {
             let table = self.shared.table.lock();
             for (id, slot) in run {
                 let entry = table.get(kind, *slot).filter(|entry| entry.id == Some(*id));
-                visit(entry.map_or(&none, |entry| &entry.labels));
+                visit(entry.map(|entry| &entry.labels));
             }
         }
     }

@@ -9,7 +9,7 @@
 
 use super::state::factor;
 use crate::delta::part::DistributionRow;
-use crate::event::{Scale, WEIGHT_ONE};
+use crate::event::Scale;
 use crate::sketch::{Digits, layout};
 use std::sync::OnceLock;
 
@@ -34,7 +34,8 @@ pub(super) struct NativeTotals {
     pub(super) weights: Vec<u64>,
 }
 
-/// A native histogram as it is exposed: counts by bucket, each list ascending by index, without empty buckets.
+/// A native histogram as it is exposed: weights (counts × 4096, V2) by bucket, each list ascending by index, without
+/// empty buckets. Weights and not counts, because rounded ones that add up to a rounded count go down now and then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NativeBuckets {
     /// 0 to 3.
@@ -175,24 +176,18 @@ impl NativeTotals {
         self.weights.iter().map(|weight| u128::from(*weight)).sum()
     }
 
-    /// The counts: differences of what is cumulative, rounded half up, so that they add up to the rounded count (V2).
-    pub(super) fn counts(&self, out: &mut NativeBuckets) {
+    /// The weights by bucket.
+    pub(super) fn buckets(&self, out: &mut NativeBuckets) {
         out.schema = SCHEMA_MAX - self.lowered;
         out.negative.clear();
         out.positive.clear();
         out.zero = 0;
-        let (mut weight, mut shown) = (0u128, 0u128);
-        for (key, more) in self.keys.iter().zip(&self.weights) {
-            weight += u128::from(*more);
-            let cumulative = (weight + u128::from(WEIGHT_ONE / 2)) / u128::from(WEIGHT_ONE);
-            let count = (cumulative - shown) as u64;
-            shown = cumulative;
+        for (key, weight) in self.keys.iter().zip(&self.weights).filter(|(_, weight)| **weight > 0) {
             let index = i32::from(key.abs() - OFFSET);
             match key.signum() {
-                _ if count == 0 => {}
-                0 => out.zero = count,
-                1 => out.positive.push((index, count)),
-                _ => out.negative.push((index, count)),
+                0 => out.zero = *weight,
+                1 => out.positive.push((index, *weight)),
+                _ => out.negative.push((index, *weight)),
             }
         }
         out.negative.reverse();
@@ -206,6 +201,7 @@ impl NativeTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::WEIGHT_ONE;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -263,22 +259,23 @@ mod tests {
             let totals = added(&[&values], digits, exponent);
             assert!(totals.keys.len() <= BUCKETS_MAX, "{}", totals.keys.len());
             let mut buckets = NativeBuckets::default();
-            totals.counts(&mut buckets);
-            let sum: u64 = buckets.positive.iter().chain(&buckets.negative).map(|(_, count)| count).sum();
-            assert_eq!((sum + buckets.zero, buckets.zero, buckets.schema), (values.len() as u64, 2, 0));
+            totals.buckets(&mut buckets);
+            let sum: u64 = buckets.positive.iter().chain(&buckets.negative).map(|(_, weight)| weight).sum();
+            let expected = (values.len() as u64 * WEIGHT_ONE, 2 * WEIGHT_ONE, 0);
+            assert_eq!((sum + buckets.zero, buckets.zero, buckets.schema), expected);
         }
     }
 
     #[test]
-    fn v2_weights_round_so_that_buckets_add_up_to_the_count() {
+    fn v2_weights_stand_in_their_buckets_as_they_came() {
         let cells = cells_of(Digits::Two, &[1, 1000, 1_000_000]);
         let cells: Vec<_> = cells.into_iter().map(|(cell, _)| (cell, 1500)).collect();
         let mut totals = NativeTotals::default();
         totals.add(&DistributionRow { weighted: true, ..row(&cells, Digits::Two) }, 6);
         let mut buckets = NativeBuckets::default();
-        totals.counts(&mut buckets);
+        totals.buckets(&mut buckets);
         assert_eq!(totals.weight(), 4500);
-        assert_eq!(buckets.positive.iter().map(|(_, count)| count).sum::<u64>(), 1);
+        assert!(buckets.positive.len() == 3 && buckets.positive.iter().all(|(_, weight)| *weight == 1500));
     }
 
     fn values() -> impl Strategy<Value = Vec<i64>> {
@@ -289,7 +286,38 @@ mod tests {
         proptest::collection::vec(value, 0..400)
     }
 
+    /// Every bucket as it is shown, by sign and index, zero with neither.
+    fn shown(totals: &NativeTotals) -> BTreeMap<(i32, i32), u64> {
+        let mut buckets = NativeBuckets::default();
+        totals.buckets(&mut buckets);
+        let mut all = BTreeMap::from([((0, 0), buckets.zero)]);
+        all.extend(buckets.negative.iter().map(|(index, weight)| ((-1, *index), *weight)));
+        all.extend(buckets.positive.iter().map(|(index, weight)| ((1, *index), *weight)));
+        all
+    }
+
     proptest! {
+        #[test]
+        fn v2_q2_no_bucket_ever_goes_down_whatever_the_weights(
+            adds in proptest::collection::vec((-40i32..40, 1u64..20_000), 1..60),
+        ) {
+            let mut totals = NativeTotals::default();
+            let mut before = shown(&totals);
+            let mut sum = 0;
+            for (place, weight) in adds {
+                sum += weight;
+                let value = i64::from(place) * i64::from(place) * i64::from(place) * 1000;
+                let cells = [(layout::cell_of(Digits::Two, value), weight)];
+                totals.add(&DistributionRow { weighted: true, ..row(&cells, Digits::Two) }, 6);
+                let now = shown(&totals);
+                for (bucket, weight) in &before {
+                    prop_assert!(now.get(bucket).is_some_and(|now| now >= weight), "{bucket:?} {weight} {now:?}");
+                }
+                prop_assert_eq!(now.values().sum::<u64>(), sum, "they add up to the count");
+                before = now;
+            }
+        }
+
         #[test]
         fn v5_any_split_gives_the_same_and_each_cell_counts_at_its_midpoint(
             values in values(), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4), exponent in 0u8..=12,
@@ -307,16 +335,16 @@ mod tests {
             prop_assert_eq!(&merged, &whole);
             // Oracle: every value on its own.
             let mut buckets = NativeBuckets::default();
-            whole.counts(&mut buckets);
+            whole.buckets(&mut buckets);
             let mut expected: BTreeMap<(bool, i32), u64> = BTreeMap::new();
             let mut zero = 0;
             for value in &values {
                 let midpoint = layout::midpoint(Digits::Two, layout::cell_of(Digits::Two, *value));
                 if midpoint == 0 {
-                    zero += 1;
+                    zero += WEIGHT_ONE;
                 } else {
                     let magnitude = midpoint.unsigned_abs() as f64 / 10f64.powi(i32::from(exponent));
-                    *expected.entry((midpoint < 0, index_of(magnitude, buckets.schema))).or_insert(0) += 1;
+                    *expected.entry((midpoint < 0, index_of(magnitude, buckets.schema))).or_insert(0) += WEIGHT_ONE;
                 }
             }
             let side = |negative: bool| -> Vec<(i32, u64)> {

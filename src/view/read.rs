@@ -6,7 +6,7 @@
 
 use super::chunk::Chunk;
 use super::state::{DistributionState, StateRef};
-use super::{NativeBuckets, View, fold, place_of};
+use super::{NativeBuckets, Reset, View, fold, place_of};
 use crate::event::{Kind, Metric, SeriesId, Timestamp, WEIGHT_ONE};
 use crate::sketch::{self, Digits};
 use std::sync::atomic::Ordering;
@@ -30,6 +30,19 @@ pub enum Totals<'a> {
     None,
 }
 
+/// Cumulative figures of one series, and since when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TotalsRow<'a> {
+    /// Since the last reset.
+    pub totals: Totals<'a>,
+    /// Since when the series exists: its first life's creation (S2).
+    pub born: Timestamp,
+    /// Of the newest sample, about: its commit.
+    pub seen: Timestamp,
+    /// Ascending in time (R3).
+    pub resets: &'a [Reset],
+}
+
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterValue {
@@ -44,7 +57,7 @@ pub struct CounterValue {
 /// A gauge.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GaugeValue {
-    /// The newest value; `None` before the first.
+    /// The newest value; `None` before the first, and when it holds no more ([`Metric::holds`]).
     pub last: Option<f64>,
     /// Event time of the newest value.
     pub time: Timestamp,
@@ -101,6 +114,19 @@ pub struct Distributions {
     pub quantiles: Vec<i64>,
     /// Per value the counts not above each declared bound.
     pub buckets: Vec<u128>,
+}
+
+/// A distribution as a histogram.
+#[derive(Clone, Copy, Debug)]
+pub struct HistogramValue<'a> {
+    /// Its figures.
+    pub value: DistributionValue,
+    /// The counts not above each declared bound, rounded.
+    pub counts: &'a [u128],
+    /// The same × 4096, not rounded.
+    pub weights: &'a [u128],
+    /// Its native buckets, while they hold every sample.
+    pub native: Option<&'a NativeBuckets>,
 }
 
 /// One quantile of a window.
@@ -175,7 +201,8 @@ fn distribution_value(state: &DistributionState) -> DistributionValue {
     }
 }
 
-fn value_of(state: StateRef<'_>, lowest: u32) -> Value {
+/// `lowest` is the first slice of the window, `since` the commit that the value of a gauge must have come with or after.
+fn value_of(state: StateRef<'_>, lowest: u32, since: Timestamp) -> Value {
     let identity = state.identity();
     let (created, seen) = (Timestamp(identity.created), Timestamp(identity.seen));
     match state {
@@ -183,7 +210,7 @@ fn value_of(state: StateRef<'_>, lowest: u32) -> Value {
         StateRef::Gauge(state) => {
             let sum = &state.sum;
             Value::Gauge(GaugeValue {
-                last: (sum.count > 0).then_some(sum.last),
+                last: (sum.count > 0 && seen >= since).then_some(sum.last),
                 time: if sum.count > 0 { Timestamp(sum.time) } else { created },
                 count: sum.count,
                 min: sum.min,
@@ -222,7 +249,7 @@ impl View {
     }
 
     /// Calls `visit` with the cumulative figures of series in the order asked; `None` for one that has left.
-    pub fn read_totals(&self, ids: &[SeriesId], mut visit: impl FnMut(Option<(Totals<'_>, Timestamp, Timestamp)>)) {
+    pub fn read_totals(&self, ids: &[SeriesId], mut visit: impl FnMut(Option<TotalsRow<'_>>)) {
         self.visit(ids, |place| {
             visit(place.and_then(|(chunk, offset)| {
                 let state = chunk.get(offset)?;
@@ -234,7 +261,13 @@ impl View {
                     }
                     StateRef::Gauge(_) | StateRef::Set(_) => Totals::None,
                 };
-                Some((totals, Timestamp(identity.created), Timestamp(identity.seen)))
+                let resets = chunk.resets.get(&offset);
+                Some(TotalsRow {
+                    totals,
+                    born: Timestamp(resets.map_or(identity.created, |resets| resets.born)),
+                    seen: Timestamp(identity.seen),
+                    resets: resets.map_or(&[], |resets| &resets.list),
+                })
             }));
         });
     }
@@ -254,11 +287,13 @@ impl View {
         });
     }
 
-    /// Appends the values of series of any kind but distributions' buckets and quantiles.
+    /// Appends the values of series of any kind but distributions' buckets and quantiles. A gauge that its metric says
+    /// holds only so long has none when the newest commit is later.
     pub fn read(&self, metric: &Metric, ids: &[SeriesId], out: &mut Vec<Option<Value>>) {
         let lowest = self.lowest(metric);
+        let since = metric.holds.map_or(Timestamp(i64::MIN), |holds| self.last_commit_time().plus_nanos(-holds));
         self.visit(ids, |place| {
-            out.push(place.and_then(|(chunk, offset)| Some(value_of(chunk.get(offset)?, lowest))));
+            out.push(place.and_then(|(chunk, offset)| Some(value_of(chunk.get(offset)?, lowest, since))));
         });
     }
 
@@ -289,29 +324,26 @@ impl View {
         });
     }
 
-    /// Calls `visit` with the histograms in the order asked, `None` for a series that has left: its value, the counts
-    /// not above each of the `bounds` that the metric declares, and its native buckets while they hold every sample.
-    /// Runs under the lock of a chunk, so that the three are of one commit.
-    pub fn read_histograms(
-        &self,
-        ids: &[SeriesId],
-        bounds: usize,
-        mut visit: impl FnMut(Option<(DistributionValue, &[u128], Option<&NativeBuckets>)>),
-    ) {
-        let mut buckets = Vec::with_capacity(bounds);
+    /// Calls `visit` with the histograms in the order asked, `None` for a series that has left. `bounds` is how many the
+    /// metric declares. Runs under the lock of a chunk, so that all of one is of one commit.
+    pub fn read_histograms(&self, ids: &[SeriesId], bounds: usize, mut visit: impl FnMut(Option<HistogramValue<'_>>)) {
+        let (mut counts, mut weights) = (Vec::with_capacity(bounds), Vec::with_capacity(bounds));
         let mut natives = NativeBuckets::default();
         self.visit(ids, |place| {
             visit(place.and_then(|(chunk, offset)| {
                 let state = &chunk.distributions[chunk.index(Kind::Distribution, offset)?];
                 let totals = &state.totals;
-                buckets.clear();
-                buckets.extend(totals.buckets.iter().take(bounds).map(|weight| whole(*weight)));
-                buckets.resize(bounds, 0);
+                weights.clear();
+                weights.extend(totals.buckets.iter().take(bounds));
+                weights.resize(bounds, 0);
+                counts.clear();
+                counts.extend(weights.iter().map(|weight| whole(*weight)));
                 let native = totals.native.as_ref().filter(|native| native.weight() == totals.weight);
                 if let Some(native) = native {
-                    native.counts(&mut natives);
+                    native.buckets(&mut natives);
                 }
-                Some((distribution_value(state), &buckets[..], native.is_some().then_some(&natives)))
+                let native = native.is_some().then_some(&natives);
+                Some(HistogramValue { value: distribution_value(state), counts: &counts, weights: &weights, native })
             }));
         });
     }

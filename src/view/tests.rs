@@ -6,7 +6,7 @@ use crate::delta::testing::metric;
 use crate::delta::{BucketRule, CounterSum, DistributionSum, EncodedPart, GaugeSum, TableLimits};
 use crate::event::{Buckets, LabelsBuilder, Slice, WEIGHT_ONE};
 use crate::sketch::{Digits, Distinct, layout};
-use crate::store::{Committed, Fold, TotalsBlock};
+use crate::store::{Committed, Fold, Resetting, TotalsBlock};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +38,8 @@ struct Bench {
     series: Vec<SeriesRow>,
     live: BTreeSet<usize>,
     log: Vec<(Slice, CommitId, Vec<u8>)>,
+    /// Per series how many samples there were at each reset, and when it was.
+    resets: BTreeMap<usize, Vec<(usize, Timestamp)>>,
     totals: BTreeMap<u32, (CommitId, Vec<u8>)>,
     samples: Vec<Sample>,
     commit: CommitId,
@@ -81,6 +83,7 @@ impl Bench {
             series: Vec::new(),
             live: BTreeSet::new(),
             log: Vec::new(),
+            resets: BTreeMap::new(),
             totals: BTreeMap::new(),
             samples: Vec::new(),
             commit: CommitId(0),
@@ -159,6 +162,24 @@ impl Bench {
     }
 
     fn commit(&mut self, samples: Vec<Sample>) {
+        self.commit_and_reset(samples, &BTreeSet::new());
+    }
+
+    /// As the store does it: totals as of the commit before, reset, in the commit that names the series.
+    fn commit_and_reset(&mut self, samples: Vec<Sample>, resets: &BTreeSet<usize>) {
+        let known: Vec<usize> = resets.intersection(&self.live).copied().collect();
+        let ids: Vec<SeriesId> = known.iter().map(|at| self.series[*at].id).collect();
+        let at = self.now();
+        for block in ids.iter().map(|id| id.0 / 1024).collect::<BTreeSet<u32>>() {
+            let stored = self.totals.get(&block).map(|(_, bytes)| bytes.as_slice());
+            let bytes = self.fold.encode_totals(block, stored, Resetting { ids: &ids, at }).expect("encoded here");
+            self.totals.insert(block, (self.commit, bytes.expect("it has series")));
+        }
+        for series in known {
+            let before = self.resets.entry(series).or_default();
+            let created = before.last().map_or(self.series[series].created, |(_, at)| *at);
+            before.push((self.samples.len(), Timestamp(at.0.max(created.0 + 1))));
+        }
         self.commit.0 += 1;
         let parts = self.encode(&samples);
         let used: BTreeSet<usize> = samples.iter().map(|sample| sample.series).collect();
@@ -173,7 +194,7 @@ impl Bench {
         let fresh: Vec<SeriesRow> = fresh.iter().map(|at| self.series[*at].clone()).collect();
         self.live.extend(used);
         self.fold
-            .commit(&Committed { id: self.commit, time: now, series: &fresh, parts: &parts })
+            .commit(&Committed { id: self.commit, time: now, series: &fresh, resets: &ids, parts: &parts })
             .expect("encoded here");
         self.log.extend(parts.into_iter().map(|part| (part.slice, self.commit, part.bytes)));
         self.samples.extend(samples);
@@ -189,7 +210,7 @@ impl Bench {
 
     fn store_totals(&mut self, block: u32) {
         let stored = self.totals.get(&block).map(|(_, bytes)| bytes.as_slice());
-        if let Some(bytes) = self.fold.encode_totals(block, stored).expect("encoded here") {
+        if let Some(bytes) = self.fold.encode_totals(block, stored, Resetting::default()).expect("encoded here") {
             self.totals.insert(block, (self.commit, bytes));
         }
     }
@@ -217,19 +238,29 @@ impl Bench {
     /// Every series against the samples.
     fn check(&self) {
         for at in &self.live {
-            let own: Vec<&Sample> = self.samples.iter().filter(|sample| sample.series == *at).collect();
+            let all: Vec<&Sample> = self.samples.iter().filter(|sample| sample.series == *at).collect();
             let metric = self.metric(*at);
             let lowest = self.open.saturating_sub(metric.window_slices - 1);
-            let inside: Vec<&Sample> = own.iter().copied().filter(|sample| sample.slice >= lowest).collect();
+            let inside: Vec<&Sample> = all.iter().copied().filter(|sample| sample.slice >= lowest).collect();
+            // R3: what came since the last reset, however old its slice; the window is history.
+            let resets = self.resets.get(at).map_or(&[][..], |resets| resets);
+            let (since, created) = resets.last().copied().unwrap_or((0, self.series[*at].created));
+            let own: Vec<&Sample> = self.samples[since..].iter().filter(|sample| sample.series == *at).collect();
+            self.check_lives(*at, resets);
             match self.value(*at).expect("live") {
                 Value::Counter(value) => {
+                    assert_eq!(value.created, created);
                     assert_eq!(value.nanos, own.iter().map(|s| i128::from(s.value.unsigned_abs())).sum::<i128>());
                 }
                 Value::Gauge(value) => {
                     let mut sum = GaugeSum::default();
                     own.iter().for_each(|sample| sum.merge(&gauge_of(sample)));
-                    assert_eq!((value.last, value.min, value.max), (Some(sum.last), sum.min, sum.max));
-                    assert_eq!((value.count, value.time), (sum.count, Timestamp(sum.time)));
+                    let time = if sum.count > 0 { Timestamp(sum.time) } else { created };
+                    assert_eq!(
+                        (value.last, value.min, value.max),
+                        ((sum.count > 0).then_some(sum.last), sum.min, sum.max)
+                    );
+                    assert_eq!((value.count, value.time, value.created), (sum.count, time, created));
                 }
                 Value::Set(value) => {
                     let mut set = Distinct::default();
@@ -237,10 +268,35 @@ impl Bench {
                     assert_eq!(value.distinct, set.estimate());
                 }
                 Value::Distribution(value) => {
+                    assert_eq!(value.created, created);
                     self.check_distribution(*at, &value, &own, &inside);
                 }
             }
         }
+    }
+
+    /// Earlier lives: all samples before each reset, added up.
+    fn check_lives(&self, at: usize, resets: &[(usize, Timestamp)]) {
+        self.view.read_totals(&[self.series[at].id], |row| {
+            let row = row.expect("live");
+            assert_eq!((row.born, row.resets.len()), (self.series[at].created, resets.len()));
+            for (found, (samples, time)) in row.resets.iter().zip(resets) {
+                let own = self.samples[..*samples].iter().filter(|sample| sample.series == at);
+                let (total, weight): (i128, u128) = match self.metric(at).kind {
+                    Kind::Counter => (own.map(|s| i128::from(s.value.unsigned_abs())).sum(), 0),
+                    Kind::Distribution => own.fold((0, 0), |(total, weight), s| {
+                        (total + i128::from(s.value) * i128::from(s.weight), weight + u128::from(s.weight))
+                    }),
+                    Kind::Gauge | Kind::Set => (0, 0),
+                };
+                assert_eq!((found.at, found.total, found.weight), (*time, total, weight));
+                let bounds = self.metric(at).buckets.as_ref().filter(|_| self.metric(at).kind == Kind::Distribution);
+                for (bound, bucket) in bounds.iter().flat_map(|b| &b.units).zip(&found.buckets) {
+                    let own = self.samples[..*samples].iter().filter(|s| s.series == at && s.value <= *bound);
+                    assert_eq!(*bucket, own.map(|s| u128::from(s.weight)).sum::<u128>());
+                }
+            }
+        });
     }
 
     fn check_distribution(&self, at: usize, value: &DistributionValue, own: &[&Sample], inside: &[&Sample]) {
@@ -292,8 +348,8 @@ impl Bench {
         let bounds = metric.buckets.as_ref().map_or(0, |buckets| buckets.units.len());
         let mut found = None;
         self.view.read_histograms(&[self.series[at].id], bounds, |histogram| {
-            let (value, _, native) = histogram.expect("live");
-            found = Some((value.count, native.cloned()));
+            let histogram = histogram.expect("live");
+            found = Some((histogram.value.count, histogram.native.cloned()));
         });
         let (seen, native) = found.expect("visited");
         assert_eq!(seen, count);
@@ -311,21 +367,17 @@ impl Bench {
             *weights.entry((sign, index * if sign < 0 { -1 } else { 1 })).or_default() += sample.weight;
         }
         let mut expected = NativeBuckets { schema: native.schema, ..NativeBuckets::default() };
-        let (mut weight, mut shown) = (0, 0);
-        for ((sign, index), more) in weights {
-            weight += more;
-            let cumulative = (weight + WEIGHT_ONE / 2) / WEIGHT_ONE;
-            let count = cumulative - shown;
-            shown = cumulative;
+        let mut sum = 0;
+        for ((sign, index), weight) in weights {
+            sum += weight;
             match sign {
-                _ if count == 0 => {}
-                -1 => expected.negative.insert(0, (-index, count)),
-                0 => expected.zero = count,
-                _ => expected.positive.push((index, count)),
+                -1 => expected.negative.insert(0, (-index, weight)),
+                0 => expected.zero = weight,
+                _ => expected.positive.push((index, weight)),
             }
         }
         assert_eq!(native, expected);
-        assert_eq!(u128::from(shown), count, "V2: buckets add up to the count");
+        assert_eq!(u128::from((sum + WEIGHT_ONE / 2) / WEIGHT_ONE), count, "V2: buckets add up to the count");
     }
 }
 
@@ -365,8 +417,8 @@ fn distribution_of(metric: &Metric, samples: &[&Sample]) -> DistributionSum {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// (series, slices back, value, weight choice, part)
-    Commit(Vec<(usize, u32, i64, u8, usize)>),
+    /// (series, slices back, value, weight choice, part), and series that it resets.
+    Commit(Vec<(usize, u32, i64, u8, usize)>, BTreeSet<usize>),
     Advance(u32),
     StoreTotals(u32),
     Restart,
@@ -375,8 +427,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let value = prop_oneof![-400i64..400, 290i64..310, 0i64..100_000];
     let sample = (0usize..10, 0u32..9, value, 0u8..8, 0usize..3);
+    let resets = prop_oneof![3 => Just(BTreeSet::new()), 1 => proptest::collection::btree_set(0usize..10, 1..10)];
     prop_oneof![
-        6 => proptest::collection::vec(sample, 1..20).prop_map(Step::Commit),
+        6 => (proptest::collection::vec(sample, 1..20), resets).prop_map(|(samples, resets)| Step::Commit(samples, resets)),
         3 => (0u32..5).prop_map(Step::Advance),
         2 => (0u32..8).prop_map(Step::StoreTotals),
         1 => Just(Step::Restart),
@@ -387,14 +440,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn v1_q2_c5_the_view_equals_a_scan_of_all_samples(steps in proptest::collection::vec(step(), 1..25)) {
+    fn v1_q2_c5_r3_the_view_equals_a_scan_of_all_samples(steps in proptest::collection::vec(step(), 1..25)) {
         let mut bench = Bench::new(1_000);
         for _ in 0..10 {
             bench.add_series();
         }
         for step in steps {
             match step {
-                Step::Commit(samples) => {
+                Step::Commit(samples, resets) => {
                     let open = bench.open;
                     let sample = |(series, back, value, weight, part): (usize, u32, i64, u8, usize)| {
                         let weight = match weight {
@@ -404,7 +457,7 @@ proptest! {
                         };
                         Sample { series, slice: open + 1 - back, value, weight, part }
                     };
-                    bench.commit(samples.into_iter().map(sample).collect());
+                    bench.commit_and_reset(samples.into_iter().map(sample).collect(), &resets);
                 }
                 Step::Advance(slices) => bench.advance(slices),
                 Step::StoreTotals(block) => bench.store_totals(block),
@@ -614,6 +667,63 @@ fn a_reader_waits_for_a_commit() {
 }
 
 #[test]
+fn q3_a_commit_waits_for_no_reader_of_another_chunk() {
+    let mut bench = bench_of(3);
+    bench.commit(vec![sample(0, 1_000, 1), sample(2, 1_000, 1)]);
+    let (view, first) = (bench.view.clone(), bench.series[0].id);
+    let (arrived, is_there) = std::sync::mpsc::sync_channel(0);
+    let (go_on, goes_on) = std::sync::mpsc::sync_channel::<()>(0);
+    let failures = crate::actor::Failures::new();
+    // It stands in the chunk of the first series until it is told to go on.
+    let read = move || {
+        view.read_counters(&[first], |value| {
+            arrived.send(value.expect("live").nanos).expect("waited for");
+            goes_on.recv().expect("told");
+        });
+    };
+    let reader = crate::actor::spawn("reader", &failures, read).expect("a thread starts");
+    let seen = is_there.recv().expect("it reads");
+    // Series 2 has id 1,400: the fold would never return if it waited.
+    bench.commit(vec![sample(2, 1_000, 2)]);
+    let stats = bench.view.stats(bench.metric(2), bench.series[2].id, &[]).expect("live");
+    assert_eq!((seen, stats.count), (1, 2));
+    go_on.send(()).expect("it waits");
+    reader.join();
+    assert_eq!(failures.first(), None);
+}
+
+#[test]
+fn q3_a_series_is_seen_as_of_one_commit() {
+    let mut bench = bench_of(3);
+    bench.commit(vec![sample(2, 1_000, 250)]);
+    let (view, id) = (bench.view.clone(), bench.series[2].id);
+    let failures = crate::actor::Failures::new();
+    let is_done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let done = Arc::clone(&is_done);
+    // Every sample is 250: count, sum, buckets and native buckets say the same number, or they are of two commits.
+    let read = move || {
+        while !done.load(Ordering::Relaxed) {
+            view.read_histograms(&[id], 7, |histogram| {
+                let HistogramValue { value, counts, weights, native } = histogram.expect("live");
+                let count = value.count;
+                assert_eq!(value.sum, 250 * count as i128);
+                assert_eq!(counts, [0, 0, count, count, count, count, count]);
+                assert_eq!(weights[2], count * u128::from(WEIGHT_ONE));
+                let native = native.expect("every sample is in it");
+                assert_eq!(native.positive.iter().map(|(_, weight)| u128::from(*weight)).sum::<u128>(), weights[2]);
+            });
+        }
+    };
+    let reader = crate::actor::spawn("reader", &failures, read).expect("a thread starts");
+    for n in 0..300 {
+        bench.commit((0..1 + n % 5).map(|_| sample(2, 1_000, 250)).collect());
+    }
+    is_done.store(true, Ordering::Relaxed);
+    reader.join();
+    assert_eq!(failures.first(), None);
+}
+
+#[test]
 fn buckets_that_a_reload_changed_keep_what_both_have() {
     let mut bench = bench_of(3);
     bench.commit([3, 301, 4_000, 80_000].map(|value| sample(2, 1_000, value)).to_vec());
@@ -652,6 +762,30 @@ fn r2_a_window_of_another_length_begins_anew() {
 }
 
 #[test]
+fn a_gauge_that_holds_so_long_has_no_value_after_that_and_a_pushed_one_has() {
+    let mut bench = bench_of(7);
+    let (pushed, id) = (Arc::clone(bench.metric(1)), bench.series[1].id);
+    let said_again = Metric { holds: Some(25 * SECOND), ..(*pushed).clone() };
+    let last = |bench: &Bench, metric: &Metric| match bench.view.value(metric, id) {
+        Some(Value::Gauge(value)) => value.last,
+        other => panic!("{other:?}"),
+    };
+    bench.commit(vec![sample(1, bench.open, 8)]);
+    assert_eq!((last(&bench, &pushed), last(&bench, &said_again)), (Some(1.0), Some(1.0)));
+    let mut found = Vec::new();
+    for _ in 0..4 {
+        bench.advance(1);
+        // Something else is committed: without a commit nothing is known to have ended.
+        bench.commit(vec![sample(0, bench.open, 1)]);
+        assert_eq!(last(&bench, &pushed), Some(1.0));
+        found.push(last(&bench, &said_again));
+    }
+    assert_eq!(found, [Some(1.0), Some(1.0), None, None]);
+    bench.commit(vec![sample(1, bench.open, 16)]);
+    assert_eq!(last(&bench, &said_again), Some(2.0), "it is said again");
+}
+
+#[test]
 fn past_the_limit_native_histograms_give_resolution_up_and_stay_whole() {
     let bench = bench_of(5);
     let (fold, reader) = view(Arc::clone(&bench.table), width(), 200);
@@ -662,12 +796,12 @@ fn past_the_limit_native_histograms_give_resolution_up_and_stay_whole() {
     }
     let mut found = None;
     limited.view.read_histograms(&[limited.series[2].id], 0, |histogram| {
-        let (value, _, native) = histogram.expect("live");
-        found = native.map(|native| (value.count, native.clone()));
+        let histogram = histogram.expect("live");
+        found = histogram.native.map(|native| (histogram.value.count, native.clone()));
     });
     let (count, native) = found.expect("every sample is in it");
     assert!(count == 6_000 && native.schema < 3, "800 bytes hold no finer one: {native:?}");
-    assert_eq!(native.positive.iter().map(|(_, count)| count).sum::<u64>(), 6_000);
+    assert_eq!(native.positive.iter().map(|(_, weight)| weight).sum::<u64>(), 6_000 * WEIGHT_ONE);
     let own: Vec<&Sample> = limited.samples.iter().collect();
     limited.check_native(2, 6_000, &own);
 }
@@ -689,8 +823,9 @@ fn totals_of_format_1_are_read_and_have_no_native_buckets() {
     bench.fold.restore_totals(&block).expect("format 1");
     let mut found = None;
     bench.view.read_histograms(&[row.id], 7, |histogram| {
-        let (value, _, native) = histogram.expect("live");
-        found = Some((value.samples, value.count, value.max, native.is_some()));
+        let histogram = histogram.expect("live");
+        let value = histogram.value;
+        found = Some((value.samples, value.count, value.max, histogram.native.is_some()));
     });
     assert_eq!(found, Some((1, 1, Some(200), false)), "{stored:?}: natives that lack samples are not shown");
 }

@@ -4,12 +4,13 @@
 //! are not in memory are carried over unchanged; `decode(encode(x)) == x`; no bytes make decoding panic
 //! or allocate more than they are long.
 //!
-//! Format 2 (1 had no `native`, and is still read), integers as LEB128 varints (zigzag where signed, up to 128 bits):
+//! Format 3 (1 had neither `native` nor `resets`, 2 no `resets`; both are still read), integers as LEB128 varints (zigzag
+//! where signed, up to 128 bits):
 //!
 //! ```text
-//! block        = version:u8=2 n:varint bounds*n rows:varint row*rows
+//! block        = version:u8=3 n:varint bounds*n rows:varint row*rows
 //! bounds       = n:varint first:zigzag gap:varint*(n-1)          (declared bounds in scale units)
-//! row          = offset_gap:varint kind:u8 created:zigzag (seen-created):zigzag body
+//! row          = offset_gap:varint kind:u8 created:zigzag (seen-created):zigzag body resets
 //! counter      = total:zigzag                                    (10⁻⁹)
 //! gauge        = count:varint [count>0: last:f64 min:f64 max:f64 time:zigzag position:varint sum:zigzag]
 //! distribution = samples:varint [samples>0: weight:varint sum:zigzag min:zigzag (max-min):varint]
@@ -19,10 +20,14 @@
 //! native       = form:varint                                     (0 none, else 1 + 3 - schema; then)
 //!                n:varint [n>0: first:zigzag gap:varint*(n-1) weight:varint*n]     (keys: see `native`)
 //! set          = nothing                                         (a set has no totals)
+//! resets       = n:varint [n>0: born:zigzag reset*n]             (R3: what stands above is since the last of them)
+//! reset        = (at-previous):zigzag [counter, distribution: total:zigzag] [distribution: weight:varint buckets]
+//!                (of all lives before it together; `previous` is `born` at first; buckets as above)
 //! ```
 
 use super::chunk::Chunk;
 use super::native::{KEY_MAX, NativeTotals, SCHEMA_MAX};
+use super::reset::Resets;
 use super::rows::Rule;
 use super::state::{Bounds, DistributionTotals, StateRef};
 use crate::delta::GaugeSum;
@@ -31,8 +36,10 @@ use crate::delta::varint::{self, put_i128 as put_signed, put_u128 as put};
 use crate::event::Kind;
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 2;
-/// Without native histograms.
+const VERSION: u8 = 3;
+/// Without resets.
+const VERSION_2: u8 = 2;
+/// Without native histograms, too.
 const VERSION_1: u8 = 1;
 
 /// The totals of one series.
@@ -51,6 +58,8 @@ pub(super) struct StoredRow {
     created: i64,
     seen: i64,
     totals: Totals,
+    /// Earlier lives (R3).
+    resets: Option<Box<Resets>>,
 }
 
 /// A decoded block.
@@ -72,6 +81,16 @@ pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]
         identity.created = row.created;
         identity.seen = identity.seen.max(row.seen);
         let metric = identity.metric;
+        if let Some(resets) = &row.resets {
+            let mut resets = resets.clone();
+            let rule = rules.get(metric as usize).and_then(Option::as_ref);
+            let bounds = match &row.totals {
+                Totals::Distribution(_, Some(at)) => &*stored.bounds[*at],
+                _ => &[],
+            };
+            resets.adopt(bounds, rule.and_then(|rule| rule.bounds.as_ref()));
+            chunk.resets.insert(*offset, resets);
+        }
         let place = |kind: Kind| chunk.index(kind, *offset).ok_or(Corrupt { at: 0 });
         match &row.totals {
             Totals::Counter(total) => {
@@ -110,24 +129,63 @@ fn adopted(totals: &DistributionTotals, bounds: Option<&[i64]>, own: Option<&Bou
     totals
 }
 
-/// Encodes the series of a chunk, of `departed` those that are not in the chunk, and of `stored` the rest.
+/// Begins a new life of a series in memory (R3), with the code that does it to a stored row; how many bytes its native
+/// histogram shrank. A series that is not there stays so.
+pub(super) fn reset(chunk: &mut Chunk, offset: u16, at: i64, rules: &[Option<Rule>]) -> usize {
+    let mut block = Stored::default();
+    let Some(state) = chunk.get(offset) else { return 0 };
+    block.put_state(&state, chunk.resets_of(offset), rules);
+    block.reset(offset, at);
+    let row = block.rows.remove(&offset).expect("put above");
+    let index = |kind| chunk.index(kind, offset).expect("the kind that the state has");
+    let mut shrunk = 0;
+    match row.totals {
+        Totals::Counter(total) => {
+            let at = index(Kind::Counter);
+            chunk.counters[at].total = total;
+        }
+        Totals::Gauge(sum) => {
+            let at = index(Kind::Gauge);
+            chunk.gauges[at].sum = sum;
+        }
+        Totals::Distribution(totals, _) => {
+            let at = index(Kind::Distribution);
+            shrunk = chunk.distributions[at].totals.native_bytes();
+            chunk.distributions[at].totals = totals;
+        }
+        Totals::Set => {}
+    }
+    if let Some(identity) = chunk.identity_mut(offset) {
+        identity.created = row.created;
+    }
+    chunk.resets.extend(row.resets.map(|resets| (offset, resets)));
+    shrunk
+}
+
+/// Encodes the series of a chunk, of `departed` those that are not in the chunk, and of `stored` the rest; those of
+/// `resets` as their new life begins at `at`.
 pub(super) fn encode(
     chunk: Option<&Chunk>,
     departed: Option<&Stored>,
     stored: Option<Stored>,
     rules: &[Option<Rule>],
+    resets: impl Iterator<Item = u16>,
+    at: i64,
 ) -> Option<Vec<u8>> {
     let mut block = stored.unwrap_or_default();
     if let Some(departed) = departed {
         block.put_all(departed);
     }
-    chunk.into_iter().flat_map(Chunk::iter).for_each(|state| block.put_state(&state, rules));
+    if let Some(chunk) = chunk {
+        chunk.iter().for_each(|state| block.put_state(&state, chunk.resets_of(state.identity().offset), rules));
+    }
+    resets.for_each(|offset| block.reset(offset, at));
     (!block.rows.is_empty()).then(|| block.write())
 }
 
 impl Stored {
     /// Keeps the totals of a series, in place of what was kept of it.
-    pub(super) fn put_state(&mut self, state: &StateRef<'_>, rules: &[Option<Rule>]) {
+    pub(super) fn put_state(&mut self, state: &StateRef<'_>, resets: Option<&Resets>, rules: &[Option<Rule>]) {
         let identity = *state.identity();
         let totals = match state {
             StateRef::Counter(state) => Totals::Counter(state.total),
@@ -139,7 +197,15 @@ impl Stored {
             }
             StateRef::Set(_) => Totals::Set,
         };
-        self.rows.insert(identity.offset, StoredRow { created: identity.created, seen: identity.seen, totals });
+        let (created, seen, resets) = (identity.created, identity.seen, resets.cloned().map(Box::new));
+        self.rows.insert(identity.offset, StoredRow { created, seen, totals, resets });
+    }
+
+    /// Begins a new life of a series, if it is there (R3).
+    pub(super) fn reset(&mut self, offset: u16, at: i64) {
+        if let Some(row) = self.rows.get_mut(&offset) {
+            row.reset(at);
+        }
     }
 
     /// Keeps every row of another block, in place of its own.
@@ -185,20 +251,46 @@ impl Stored {
             put(&mut out, u128::from(offset - next));
             next = offset + 1;
             row.write(&mut out);
+            let bounds = match &row.totals {
+                Totals::Distribution(_, Some(at)) => self.bounds[*at].len(),
+                _ => 0,
+            };
+            Resets::write(row.resets.as_deref(), row.kind(), bounds, &mut out);
         }
         out
     }
 }
 
 impl StoredRow {
-    fn write(&self, out: &mut Vec<u8>) {
-        let kind = match self.totals {
+    fn kind(&self) -> Kind {
+        match self.totals {
             Totals::Counter(_) => Kind::Counter,
             Totals::Gauge(_) => Kind::Gauge,
             Totals::Distribution(..) => Kind::Distribution,
             Totals::Set => Kind::Set,
-        };
-        out.push(kind as u8);
+        }
+    }
+
+    /// Begins a new life: everything is 0 from here on, and `created` is `at`, or just behind the present one where the
+    /// wall clock stepped back.
+    fn reset(&mut self, at: i64) {
+        let at = at.max(self.created.saturating_add(1));
+        let earlier = self.resets.take().map(|resets| *resets);
+        self.resets = Some(Box::new(Resets::end(earlier, self.created, at, &self.totals)));
+        self.created = at;
+        match &mut self.totals {
+            Totals::Counter(total) => *total = 0,
+            Totals::Gauge(sum) => *sum = GaugeSum::default(),
+            Totals::Distribution(totals, _) => {
+                let buckets = vec![0; totals.buckets.len()].into();
+                *totals = DistributionTotals { buckets, ..DistributionTotals::new(None) };
+            }
+            Totals::Set => {}
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(self.kind() as u8);
         put_signed(out, i128::from(self.created));
         put_signed(out, i128::from(self.seen) - i128::from(self.created));
         match &self.totals {
@@ -255,8 +347,8 @@ fn write_native(out: &mut Vec<u8>, native: Option<&NativeTotals>) {
 /// # Errors
 /// Where the bytes stop being one.
 pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Corrupt> {
-    let version = *bytes.first().filter(|version| [VERSION_1, VERSION].contains(*version)).ok_or(Corrupt { at: 0 })?;
-    let mut reader = Reader { bytes, at: 1, has_natives: version == VERSION };
+    let version = *bytes.first().filter(|version| (VERSION_1..=VERSION).contains(*version)).ok_or(Corrupt { at: 0 })?;
+    let mut reader = Reader { bytes, at: 1, has_natives: version >= VERSION_2, has_resets: version >= VERSION };
     let mut stored = Stored::default();
     for _ in 0..reader.unsigned()? {
         let len = reader.length()?;
@@ -286,14 +378,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Corrupt> {
     Ok(stored)
 }
 
-struct Reader<'a> {
+/// A place in the bytes of a block.
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     has_natives: bool,
+    has_resets: bool,
 }
 
 impl Reader<'_> {
-    fn corrupt(&self) -> Corrupt {
+    pub(super) fn corrupt(&self) -> Corrupt {
         Corrupt { at: self.at }
     }
 
@@ -309,7 +403,12 @@ impl Reader<'_> {
             Kind::Distribution => self.distribution(bounds)?,
             Kind::Set => Totals::Set,
         };
-        Ok(StoredRow { created, seen, totals })
+        let bounds = match &totals {
+            Totals::Distribution(_, Some(at)) => bounds[*at].len(),
+            _ => 0,
+        };
+        let resets = if self.has_resets { Resets::read(self, kind, bounds)? } else { None };
+        Ok(StoredRow { created, seen, totals, resets })
     }
 
     fn gauge(&mut self) -> Result<GaugeSum, Corrupt> {
@@ -374,7 +473,7 @@ impl Reader<'_> {
         Ok(Some(Box::new(native)))
     }
 
-    fn unsigned(&mut self) -> Result<u128, Corrupt> {
+    pub(super) fn unsigned(&mut self) -> Result<u128, Corrupt> {
         let (from, read) = (self.at, varint::read_u128(self.bytes, &mut self.at));
         read.ok_or(Corrupt { at: from })
     }
@@ -383,16 +482,16 @@ impl Reader<'_> {
         u64::try_from(self.unsigned()?).map_err(|_| self.corrupt())
     }
 
-    fn signed(&mut self) -> Result<i128, Corrupt> {
+    pub(super) fn signed(&mut self) -> Result<i128, Corrupt> {
         self.unsigned().map(varint::unzigzag_128)
     }
 
-    fn signed_64(&mut self) -> Result<i64, Corrupt> {
+    pub(super) fn signed_64(&mut self) -> Result<i64, Corrupt> {
         i64::try_from(self.signed()?).map_err(|_| self.corrupt())
     }
 
     /// A number of things that take at least a byte each.
-    fn length(&mut self) -> Result<usize, Corrupt> {
+    pub(super) fn length(&mut self) -> Result<usize, Corrupt> {
         let length = self.unsigned()?;
         if length > (self.bytes.len() - self.at) as u128 {
             return Err(self.corrupt());

@@ -8,7 +8,7 @@ use super::super::kept::KeptChange;
 use super::super::series::SeriesDef;
 use crate::delta::epoch::PartitionPosition;
 use crate::delta::{EncodedPart, SourceTally};
-use crate::event::{CommitId, Slice, Timestamp};
+use crate::event::{CommitId, Kind, SeriesId, Slice, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ pub(super) struct Pending {
     pub(super) bytes: usize,
     pub(super) tallies: Vec<SourceTally>,
     pub(super) positions: BTreeMap<Arc<str>, PartitionPosition>,
+    /// Series that are to be reset (R3), and those of them that the next commit resets.
+    pub(super) resets: BTreeMap<SeriesId, Kind>,
+    pub(super) resetting: Vec<SeriesId>,
     /// Live epochs whose shards have all answered, and replayable ones.
     pub(super) live_epoch: u64,
 }
@@ -40,7 +43,8 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.series.is_empty() && self.parts.is_empty() && self.positions.is_empty()
+        let is_empty = self.series.is_empty() && self.parts.is_empty() && self.positions.is_empty();
+        is_empty && self.resetting.is_empty()
     }
 }
 
@@ -52,6 +56,7 @@ pub(super) struct Attempt {
     pub(super) series: Vec<SeriesRow>,
     pub(super) defs: Vec<SeriesDef>,
     pub(super) parts: Vec<EncodedPart>,
+    pub(super) resets: Vec<SeriesId>,
     pub(super) tallies: Vec<SourceTally>,
     pub(super) positions: Vec<PartitionPosition>,
     /// Rows of `pairs` and `recent`.

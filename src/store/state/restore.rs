@@ -8,11 +8,12 @@ use super::super::error::StoreError;
 use super::super::fold::{Fold, SeriesRow};
 use super::super::ledger::Ledger;
 use super::super::read::StoredKind;
+use super::super::retire::is_retired_name;
 use super::super::series::SeriesDef;
 use crate::delta::part::{PartCursor, Scratch};
 use crate::delta::{Interned, SeriesTable};
 use crate::event::{CommitId, Metric, SeriesId, Slice, Slot};
-use crate::rule::{RestoreError, Rules, is_reserved_name};
+use crate::rule::{RestoreError, Rules, is_reserved_name, unit_of_name};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -83,6 +84,8 @@ pub(super) fn restore(
 ) -> Restored {
     let metric = match rules.restore(&def.name, def.kind, def.scale) {
         Ok(metric) => metric,
+        // Retired: it keeps its rows, and nobody asks for it.
+        Err(_) if is_retired_name(&def.name) => return Restored::Gone,
         Err(error @ RestoreError::Scale { .. }) => {
             rescaled.get_or_insert(error);
             return Restored::Gone;
@@ -92,6 +95,13 @@ pub(super) fn restore(
             return Restored::Gone;
         }
     };
+    // The unit of what nothing declared was only guessed, by the name.
+    let was_guessed = *def.unit == *unit_of_name(&def.name).as_str();
+    if metric.declared && *def.unit != *metric.unit.as_str() && !was_guessed {
+        let (name, stored, now) = (def.name.to_string(), def.unit.to_string(), metric.unit.as_str().to_owned());
+        rescaled.get_or_insert(RestoreError::Unit { name, stored, now });
+        return Restored::Gone;
+    }
     let slot = if is_reserved_name(&def.name) {
         table.intern_own(&metric, &def.labels)
     } else {

@@ -91,4 +91,35 @@ impl Store {
     pub fn close(&mut self) {
         self.ledger.close();
     }
+
+    /// For renames in the file: a commit that was tried is tried again byte for byte, with the names it had.
+    pub(in crate::store) fn nothing_is_tried(&self) -> Result<(), StoreError> {
+        match self.attempt {
+            Some(_) => Err(self.ledger.broken()),
+            None => Ok(()),
+        }
+    }
+
+    pub(in crate::store) fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    pub(in crate::store) fn table(&self) -> &SeriesTable {
+        &self.table
+    }
+
+    /// A number that no earlier retirement has.
+    pub(in crate::store) fn next_mark(&mut self) -> u64 {
+        // Even; those of a start are odd.
+        self.mark = (2 * self.ledger.last_commit().0).max(self.mark) + 2;
+        self.mark
+    }
+
+    /// Series that wait to be written get the name of a retired metric.
+    pub(in crate::store) fn rename_pending(&mut self, to: &Arc<Metric>) {
+        for row in self.pending.series.iter_mut().filter(|row| row.metric.id == to.id) {
+            row.metric = Arc::clone(to);
+            row.hash = series_hash(to.kind, &to.name, &row.labels);
+        }
+    }
 }
