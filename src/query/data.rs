@@ -9,6 +9,7 @@ use super::matcher::Matcher;
 use crate::delta::part::DistributionRow;
 use crate::event::{Kind, Labels, Metric, SeriesId, Slice, SliceWidth, Timestamp};
 use crate::sketch::Distinct;
+use crate::view::Reset;
 use std::sync::Arc;
 
 /// A run of slices, `from` included and `to` not.
@@ -148,8 +149,10 @@ impl Rows<'_> {
 pub struct SeriesRows<'a> {
     /// Its labels, without name; the evaluator keeps a clone, which is one count.
     pub labels: &'a Labels,
-    /// `_created` (S2).
+    /// `_created` of its first life (S2): totals are told since then.
     pub created: Timestamp,
+    /// When it was reset, ascending, and what it had come to then (R3).
+    pub resets: &'a [Reset],
     /// When its last sample came: with `Metric::idle` it says until when a series exists (Q1).
     pub last: Timestamp,
     /// What was asked of it.

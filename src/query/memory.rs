@@ -14,6 +14,7 @@ use crate::event::{
     Timestamp, UNITS_MAX, Unit, WEIGHT_ONE,
 };
 use crate::sketch::{Digits, Distinct, Sketch, layout, member_hash};
+use crate::view::Reset;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ struct Stored {
     labels: Labels,
     created: Timestamp,
     last: Timestamp,
+    resets: Vec<Reset>,
     history: History,
 }
 
@@ -85,6 +87,7 @@ impl Memory {
             buckets: None,
             group: Group::Main,
             idle: None,
+            holds: None,
         };
         edit(&mut metric);
         let metric = Arc::new(metric);
@@ -110,7 +113,8 @@ impl Memory {
             Kind::Distribution => History::Distribution(BTreeMap::new()),
             Kind::Set => History::Set(BTreeMap::new()),
         };
-        self.series.push(Stored { metric: Arc::clone(metric), labels, created, last: created, history });
+        let (metric, resets) = (Arc::clone(metric), Vec::new());
+        self.series.push(Stored { metric, labels, created, last: created, resets, history });
         SeriesId(self.series.len() as u32 - 1)
     }
 
@@ -187,6 +191,26 @@ impl Memory {
         rows.entry(slice).or_insert_with(Distinct::new).insert(member_hash(member.as_bytes()));
     }
 
+    /// A series begins a new life: what it has seen so far is in the old ones (R3).
+    pub fn reset(&mut self, id: SeriesId, at: Timestamp) {
+        let stored = &mut self.series[id.0 as usize];
+        let mut reset = Reset { at, ..Reset::default() };
+        match &stored.history {
+            History::Counter(rows) => reset.total = rows.values().sum(),
+            History::Distribution(rows) => {
+                let bounds = stored.metric.buckets.as_ref().map_or(0, |buckets| buckets.units.len());
+                let mut buckets = vec![0; bounds];
+                for row in rows.values() {
+                    (reset.total, reset.weight) = (reset.total + row.total, reset.weight + row.weight);
+                    buckets.iter_mut().zip(&row.buckets).for_each(|(sum, bucket)| *sum += bucket);
+                }
+                reset.buckets = buckets.into();
+            }
+            History::Gauge(_) | History::Set(_) => {}
+        }
+        stored.resets.push(reset);
+    }
+
     /// All samples of a distribution's slices, merged: what an oracle compares with.
     pub fn sketch(&self, id: SeriesId, span: Span) -> Option<Sketch> {
         let stored = self.series.get(id.0 as usize)?;
@@ -237,7 +261,8 @@ impl Data for Memory {
         for (at, id) in ids.iter().enumerate() {
             let Some(stored) = self.series.get(id.0 as usize) else { continue };
             let mut show = |rows: Rows<'_>| {
-                visit(at, &SeriesRows { labels: &stored.labels, created: stored.created, last: stored.last, rows })
+                let Stored { labels, created, resets, last, .. } = stored;
+                visit(at, &SeriesRows { labels, created: *created, resets, last: *last, rows })
             };
             // A caller may ask for a span that ends before it begins; ranges may not.
             let inside = span.from.min(span.to)..span.to;

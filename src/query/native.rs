@@ -66,7 +66,11 @@ pub(super) fn native(
             let after = |slice: &&DistributionSlice<'_>| slice.slice.0 >= to;
             let weight = rows.iter().filter(after).map(row_weight).sum::<u128>();
             let sum = rows.iter().filter(after).map(row_sum).sum::<i128>();
-            cells.totals = Some((totals.weight.saturating_sub(weight), totals.sum - sum));
+            // Of the life at that time (R3).
+            let time = windows.edges.time(to);
+            let earlier = series.resets.iter().rev().find(|reset| reset.at.0 <= time);
+            let (base, base_sum) = earlier.map_or((0, 0), |reset| (reset.weight, reset.total));
+            cells.totals = Some((totals.weight.saturating_sub(weight + base), totals.sum - sum - base_sum));
         }
         vector.set_cells(at, step, cells);
         has_any = true;

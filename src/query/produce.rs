@@ -18,6 +18,7 @@ use super::vector::{ABSENT, Grid, Head, Vector, is_absent};
 use super::{LOOKBACK, buckets};
 use crate::event::{Kind, Slice, Timestamp, WEIGHT_ONE};
 use crate::sketch::Distinct;
+use crate::view::Reset;
 use std::sync::Arc;
 
 /// What is asked of each series.
@@ -83,11 +84,18 @@ impl Windows {
 struct Scratch {
     slices: Vec<u32>,
     sums: Vec<i128>,
+    lives: Vec<(i64, i128)>,
     gauge: Vec<GaugeRow>,
     quality: Vec<Option<Quality>>,
 }
 
 impl Scratch {
+    /// When a series' lives began, and what of each figure had come together then.
+    fn live(&mut self, resets: &[Reset], figure: impl Fn(&Reset) -> i128) {
+        self.lives.clear();
+        self.lives.extend(resets.iter().map(|reset| (reset.at.0, figure(reset))));
+    }
+
     /// Prefix sums of a series' rows.
     fn sum_up(&mut self, rows: impl Iterator<Item = (Slice, i128)>) {
         self.slices.clear();
@@ -339,9 +347,10 @@ fn shapes(
     match (target.part, series.rows) {
         (Part::Value, Rows::Counter { total, increments }) => {
             scratch.sum_up(increments.iter().copied());
-            let Scratch { slices, sums, .. } = scratch;
+            scratch.live(series.resets, |reset| reset.total);
+            let Scratch { slices, sums, lives, .. } = scratch;
             let one = 1e9;
-            let shape = Cumulative { life, slices, sums, total, one, rounds: false };
+            let shape = Cumulative { life, slices, sums, total, lives, grows: true, one, rounds: false };
             emit(labels(), &Shape::Cumulative(shape), &[])
         }
         (Part::Value, Rows::Gauge(rows)) => {
@@ -368,12 +377,13 @@ fn shapes(
                 false => row_sum(slice),
             };
             scratch.sum_up(rows.iter().map(|slice| (slice.slice, amount(slice))));
-            let Scratch { slices, sums, .. } = scratch;
+            scratch.live(series.resets, |reset| if is_count { reset.weight as i128 } else { reset.total });
+            let Scratch { slices, sums, lives, .. } = scratch;
             let (total, one) = match is_count {
                 true => (totals.weight as i128, WEIGHT_ONE as f64),
                 false => (totals.sum, WEIGHT_ONE as f64 * scale.per_one()),
             };
-            let shape = Cumulative { life, slices, sums, total, one, rounds: is_count };
+            let shape = Cumulative { life, slices, sums, total, lives, grows: is_count, one, rounds: is_count };
             emit(labels(), &Shape::Cumulative(shape), &[])
         }
         (Part::Bucket, Rows::Distribution { totals, rows }) => {
@@ -395,9 +405,14 @@ fn shapes(
                 let width = bounds.bounds.len() + 1;
                 let amounts = weights.iter().skip(at).step_by(width);
                 scratch.sum_up(rows.iter().zip(amounts).map(|(slice, weight)| (slice.slice, *weight as i128)));
-                let Scratch { slices, sums, .. } = &*scratch;
+                scratch.live(series.resets, |reset| match reset.buckets.get(at) {
+                    _ if bound.is_infinite() => reset.weight as i128,
+                    found => found.map_or(0, |weight| *weight as i128),
+                });
+                let Scratch { slices, sums, lives, .. } = &*scratch;
                 let one = WEIGHT_ONE as f64;
-                let shape = Cumulative { life, slices, sums, total: total as i128, one, rounds: true };
+                let shape =
+                    Cumulative { life, slices, sums, total: total as i128, lives, grows: true, one, rounds: true };
                 emit(with_label(series.labels, "le", &text)?, &Shape::Cumulative(shape), &[])?;
             }
             Ok(())

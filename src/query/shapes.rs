@@ -53,15 +53,24 @@ impl Life {
     }
 }
 
-/// A figure that only grows: a counter, or a count, sum or bucket of a distribution.
+/// Of lives as [`Cumulative::lives`]: what those before the one at a time came to.
+pub(super) fn earlier(lives: &[(i64, i128)], time: i64) -> i128 {
+    lives[..lives.partition_point(|(at, _)| *at <= time)].last().map_or(0, |(_, base)| *base)
+}
+
+/// A figure that only grows, but where it was reset: a counter, or a count, sum or bucket of a distribution.
 pub(super) struct Cumulative<'s> {
     pub(super) life: Life,
     /// Slices with rows, ascending; a slice may stand several times.
     pub(super) slices: &'s [u32],
     /// One longer than `slices`: Σ of the rows before each.
     pub(super) sums: &'s [i128],
-    /// At the end of the span.
+    /// At the end of the span, of all lives together.
     pub(super) total: i128,
+    /// When each life but the first began, ascending, and what all before it came to (R3).
+    pub(super) lives: &'s [(i64, i128)],
+    /// False for a sum of values that may be negative.
+    pub(super) grows: bool,
     /// What one is.
     pub(super) one: f64,
     /// True when the value at a time is a whole number, rounded half up (V2).
@@ -77,13 +86,22 @@ impl Cumulative<'_> {
         self.slices.partition_point(|slice| *slice < from) < self.slices.partition_point(|slice| *slice < to)
     }
 
-    /// Its value at an edge: total − what came after.
+    /// What earlier lives than the one at an edge came to.
+    fn earlier(&self, edge: u32) -> i128 {
+        earlier(self.lives, self.life.edges.time(edge))
+    }
+
+    /// Its value at an edge: total − what came after, since the life began.
     pub(super) fn at(&self, edge: u32) -> f64 {
         if !self.life.is_at(edge) {
             return ABSENT;
         }
         let after = self.sums[self.sums.len() - 1] - self.before(edge);
-        let units = self.total - after;
+        let mut units = self.total - after - self.earlier(edge);
+        if self.grows && !self.lives.is_empty() {
+            // What was reset may have held samples of slices that had not begun.
+            units = units.max(0);
+        }
         match self.rounds {
             true => ((units + (self.one as i128) / 2).div_euclid(self.one as i128)) as f64,
             false => units as f64 / self.one,

@@ -4,7 +4,7 @@
 //! is the same f64.
 
 use super::RecordedValue;
-use crate::event::Timestamp;
+use crate::event::time::rfc3339;
 use serde_json::json;
 
 /// A gauge set at a time, in the primitive form of JSON events.
@@ -17,12 +17,8 @@ pub fn event(recorded: &RecordedValue) -> String {
         "op": "set",
         "value": recorded.value,
         "labels": labels,
+        // A number would be read by its size, and near the epoch nanoseconds look like seconds.
         "time": rfc3339(recorded.time),
     })
     .to_string()
-}
-
-/// A number would be read by its size, and near the epoch nanoseconds look like seconds.
-fn rfc3339(time: Timestamp) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(time.0)).expect("every i64 of nanoseconds is in range").to_string()
 }

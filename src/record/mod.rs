@@ -57,6 +57,11 @@ pub struct Recorder {
     seen: CommitId,
 }
 
+/// How many edges are looked at again.
+fn edges_kept(width: SliceWidth, again_for: i64) -> usize {
+    usize::try_from(again_for / width.nanos()).unwrap_or(0).saturating_add(2).min(EDGES_MAX)
+}
+
 /// What is remembered of an edge.
 #[derive(Clone, Copy)]
 struct Evaluated {
@@ -72,25 +77,25 @@ impl Recorder {
     /// `again_for` nanoseconds are evaluated again when their slices change.
     pub fn new(worlds: Arc<Worlds>, group: Vec<Recorded>, constant: Vec<String>, again_for: i64) -> Recorder {
         let width = worlds.view().slice_width();
-        let edges = usize::try_from(again_for / width.nanos()).unwrap_or(0).saturating_add(2);
         Recorder {
             worlds,
             group,
             constant,
             width,
             edges: BTreeMap::new(),
-            edges_kept: edges.min(EDGES_MAX),
+            edges_kept: edges_kept(width, again_for),
             seen: CommitId(0),
         }
     }
 
     /// Takes another group over: after a reload. What the old one recorded stands.
-    pub fn replace(&mut self, group: Vec<Recorded>) {
+    pub fn replace(&mut self, group: Vec<Recorded>, again_for: i64) {
         self.group = group;
+        self.edges_kept = edges_kept(self.width, again_for);
     }
 
-    /// Evaluates what is due when the wall clock of the newest commit is `now`: the edge before it if it is new, and
-    /// older ones whose slices changed.
+    /// Evaluates what is due when the wall clock of the newest commit is `now`: the edge before it if it is new, those
+    /// since the last one that no commit came with, and older ones whose slices changed.
     ///
     /// # Errors
     /// When the store cannot be read; nothing counts as evaluated then. An expression that fails alone is logged.
@@ -100,20 +105,27 @@ impl Recorder {
         if self.group.is_empty() {
             return Ok(results);
         }
-        let is_new = !self.edges.contains_key(&open);
-        let (again, seen) = match is_new {
-            true => self.changed()?,
-            false => (Vec::new(), self.seen),
-        };
-        for edge in again.into_iter().chain(is_new.then_some(open)) {
+        // The wall clock may have stepped back (T3): what lies ahead of it is evaluated when it comes.
+        self.edges.split_off(&Slice(open.0.saturating_add(1)));
+        let newest = self.edges.last_key_value().map(|(edge, _)| edge.0);
+        if newest == Some(open.0) {
+            return Ok(results);
+        }
+        let oldest = open.0.saturating_sub(u32::try_from(self.edges_kept - 1).unwrap_or(u32::MAX));
+        let due = newest.map_or(open.0, |newest| newest.saturating_add(1).max(oldest))..=open.0;
+        let (again, seen) = self.changed()?;
+        let mut evaluated = Vec::new();
+        for edge in again.into_iter().chain(due.map(Slice)) {
             let before = results.len();
             let commit = self.evaluate(edge, &mut results)?;
             let fingerprint = fingerprint(&results[before..]);
-            let known = self.edges.insert(edge, Evaluated { commit, fingerprint });
-            if known.is_some_and(|known| known.fingerprint == fingerprint) {
+            if self.edges.get(&edge).is_some_and(|known| known.fingerprint == fingerprint) {
                 results.truncate(before);
             }
+            evaluated.push((edge, Evaluated { commit, fingerprint }));
         }
+        // Only now: when one cannot be evaluated, the results of the others go to nobody.
+        self.edges.extend(evaluated);
         self.seen = seen;
         while self.edges.len() > self.edges_kept {
             self.edges.pop_first();

@@ -97,6 +97,14 @@ impl Expression {
         &self.selectors
     }
 
+    /// The selector, when the expression is nothing but one.
+    pub fn as_selector(&self) -> Option<&Selector> {
+        match &self.node {
+            Node::Select(at) => self.selectors.get(*at),
+            _ => None,
+        }
+    }
+
     /// How many nanoseconds before the evaluated time it may look: ranges, offsets, subqueries and lookback together.
     /// Windows of summaries and `@` come on top: they are the metric's and the text's.
     pub fn reach(&self) -> i64 {

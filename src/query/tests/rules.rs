@@ -44,6 +44,32 @@ fn q1_a_range_covers_whole_slices_and_is_rounded_up_to_them() {
 }
 
 #[test]
+fn r3_a_reset_is_a_step_to_nothing_and_no_increase_is_negative() {
+    let mut memory = Memory::new(10);
+    let metric = memory.declare("c_total", Kind::Counter, |_| {});
+    let id = memory.series(&metric, &[], at(0));
+    memory.increment(id, at(5), 5.0);
+    memory.increment(id, at(15), 7.0);
+    // A sample of the future that came before the reset is in what was.
+    memory.increment(id, at(45), 100.0);
+    memory.reset(id, at(25));
+    memory.increment(id, at(28), 2.0);
+    // Late by its slice, but after the reset.
+    memory.increment(id, at(17), 3.0);
+    memory.increment(id, at(55), 4.0);
+    memory.reset(id, at(72));
+    memory.increment(id, at(75), 1.0);
+    // Edges at or before 25 are of the first life, at 72 and after of the third.
+    for (seconds, expected) in [(10, 5.0), (20, 15.0), (30, 0.0), (50, 5.0), (60, 9.0), (70, 9.0), (80, 1.0)] {
+        check(&memory, "c_total", seconds, Some(expected));
+    }
+    check(&memory, "increase(c_total[30s])", 40, Some(12.0));
+    check(&memory, "rate(c_total[50s])", 70, Some(106.0 / 50.0));
+    check(&memory, "increase(c_total[1m])", 80, Some(2.0 + 100.0 + 4.0 + 1.0));
+    check(&memory, "resets(c_total[80s])", 80, Some(2.0));
+}
+
+#[test]
 fn q1_an_increase_is_exact() {
     let mut memory = Memory::new(1);
     let metric = memory.declare("c_total", Kind::Counter, |_| {});

@@ -2,13 +2,15 @@
 //!
 //! In: parts. Out: rows by series. Owns: the decoded values. Invariants: ids ascend; counters and gauges have one row a
 //! series, because they merge for nothing; distributions and sets keep one a part, since merging sketches costs more
-//! than visiting two rows.
+//! than visiting two rows; a column knows where the series of its metric stand in it, so that one is searched for once
+//! and not in each slice again (half of what a thousand expressions over 100,000 series and 30 slices cost).
 
 use crate::delta::BucketRule;
 use crate::delta::part::{Corrupt, DistributionRow, PartCursor, RowValue, Scratch};
 use crate::event::{Buckets, Kind, SeriesId, Slice, WEIGHT_ONE};
 use crate::query::data::{DistributionSlice, GaugeRow, Need};
 use crate::sketch::{Digits, Distinct};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One metric in one slice.
@@ -16,6 +18,22 @@ pub(super) struct Column {
     slice: Slice,
     ids: Vec<SeriesId>,
     values: Values,
+    /// The list of series that the two below are about; 0 for none.
+    list: u64,
+    /// So many series of the list stand at the same places here, each once.
+    same: usize,
+    /// By the place in the list the first place here plus one, 0 for a series without rows; empty where `same` or a
+    /// search are as good.
+    places: Vec<u32>,
+}
+
+/// A series by its place in the list of all of its metric.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) id: SeriesId,
+    /// The number of the list: it stays while the list only grows at its end.
+    pub(super) list: u64,
+    pub(super) place: usize,
 }
 
 enum Values {
@@ -46,7 +64,7 @@ impl Column {
             Kind::Distribution => Values::Distributions { heads: Vec::new(), cells: Vec::new(), below: Vec::new() },
             Kind::Set => Values::Sets(Vec::new()),
         };
-        Column { slice, ids: Vec::new(), values }
+        Column { slice, ids: Vec::new(), values, list: 0, same: 0, places: Vec::new() }
     }
 
     fn push(&mut self, id: SeriesId, value: RowValue<'_>) {
@@ -83,12 +101,34 @@ impl Column {
         self.ids.push(id);
     }
 
+    /// Learns where the series of a list stand; `all` ascends.
+    pub(super) fn align(&mut self, list: u64, all: &[SeriesId]) {
+        self.list = list;
+        self.same = self.ids.iter().zip(all).take_while(|(mine, known)| mine == known).count();
+        if self.same > 0 && self.ids.get(self.same) == self.ids.get(self.same - 1) {
+            self.same -= 1;
+        }
+        // A few rows that stand elsewhere, and few rows of many series, are found as fast by a search.
+        if self.ids.len() - self.same <= all.len() / 64 || self.ids.len() < all.len() / 8 {
+            return;
+        }
+        self.places = vec![0; all.len()];
+        let mut at = 0;
+        for (id, place) in all.iter().zip(&mut self.places) {
+            at += self.ids[at..].iter().take_while(|mine| *mine < id).count();
+            if self.ids.get(at) == Some(id) {
+                *place = at as u32 + 1;
+            }
+        }
+    }
+
     /// Brings rows of several parts into the order of ids.
     fn settle(&mut self) {
-        if !self.ids.is_sorted() {
-            let mut order: Vec<u32> = (0..self.ids.len() as u32).collect();
-            order.sort_by_key(|at| self.ids[*at as usize]);
-            self.ids = order.iter().map(|at| self.ids[*at as usize]).collect();
+        let mut ids = std::mem::take(&mut self.ids);
+        if !ids.is_sorted() {
+            let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+            order.sort_by_key(|at| ids[*at as usize]);
+            ids = order.iter().map(|at| ids[*at as usize]).collect();
             match &mut self.values {
                 Values::Counters(sums) => *sums = order.iter().map(|at| sums[*at as usize]).collect(),
                 Values::Gauges(rows) => *rows = order.iter().map(|at| rows[*at as usize]).collect(),
@@ -96,14 +136,15 @@ impl Column {
                 Values::Sets(sets) => *sets = order.iter().map(|at| sets[*at as usize].clone()).collect(),
             }
         }
-        if self.ids.windows(2).all(|pair| pair[0] != pair[1]) {
+        if ids.windows(2).all(|pair| pair[0] != pair[1]) {
+            self.ids = ids;
             return;
         }
-        let mut kept: Vec<SeriesId> = Vec::with_capacity(self.ids.len());
+        let mut kept: Vec<SeriesId> = Vec::with_capacity(ids.len());
         match &mut self.values {
             Values::Counters(sums) => {
                 let mut merged: Vec<i128> = Vec::with_capacity(sums.len());
-                for (id, sum) in self.ids.iter().zip(sums.iter()) {
+                for (id, sum) in ids.iter().zip(sums.iter()) {
                     match merged.last_mut().filter(|_| kept.last() == Some(id)) {
                         Some(last) => *last += sum,
                         None => {
@@ -112,11 +153,11 @@ impl Column {
                         }
                     }
                 }
-                (self.ids, *sums) = (kept, merged);
+                (ids, *sums) = (kept, merged);
             }
             Values::Gauges(rows) => {
                 let mut merged: Vec<GaugeRow> = Vec::with_capacity(rows.len());
-                for (id, row) in self.ids.iter().zip(rows.iter()) {
+                for (id, row) in ids.iter().zip(rows.iter()) {
                     match merged.last_mut().filter(|_| kept.last() == Some(id)) {
                         Some(last) => merge_gauges(last, row),
                         None => {
@@ -125,27 +166,37 @@ impl Column {
                         }
                     }
                 }
-                (self.ids, *rows) = (kept, merged);
+                (ids, *rows) = (kept, merged);
             }
             Values::Distributions { .. } | Values::Sets(_) => {}
         }
+        self.ids = ids;
     }
 
-    fn places(&self, id: SeriesId) -> std::ops::Range<usize> {
-        let from = self.ids.partition_point(|known| *known < id);
-        from..from + self.ids[from..].iter().take_while(|known| **known == id).count()
+    #[inline]
+    fn places(&self, found: Found) -> Range<usize> {
+        let is_of_list = found.list == self.list;
+        if is_of_list && found.place < self.same {
+            return found.place..found.place + 1;
+        }
+        let from = match self.places.get(found.place).filter(|_| is_of_list) {
+            Some(0) => return 0..0,
+            Some(place) => *place as usize - 1,
+            None => self.ids.partition_point(|known| *known < found.id),
+        };
+        from..from + self.ids[from..].iter().take_while(|known| **known == found.id).count()
     }
 
     /// The increment of a counter, 0 without one.
-    pub(super) fn counter(&self, id: SeriesId) -> i128 {
+    pub(super) fn counter(&self, found: Found) -> i128 {
         match &self.values {
-            Values::Counters(sums) => sums[self.places(id)].iter().sum(),
+            Values::Counters(sums) => sums[self.places(found)].iter().sum(),
             _ => 0,
         }
     }
 
-    fn distributions(&self, id: SeriesId) -> impl Iterator<Item = DistributionRow<'_>> {
-        let places = self.places(id);
+    fn distributions(&self, found: Found) -> impl Iterator<Item = DistributionRow<'_>> {
+        let places = self.places(found);
         let (heads, cells, below) = match &self.values {
             Values::Distributions { heads, cells, below } => (&heads[places], &cells[..], &below[..]),
             _ => (&[][..], &[][..], &[][..]),
@@ -163,8 +214,8 @@ impl Column {
     }
 
     /// The members of a set.
-    pub(super) fn sets(&self, id: SeriesId) -> impl Iterator<Item = (Slice, &Distinct)> {
-        let places = self.places(id);
+    pub(super) fn sets(&self, found: Found) -> impl Iterator<Item = (Slice, &Distinct)> {
+        let places = self.places(found);
         let sets = match &self.values {
             Values::Sets(sets) => &sets[places],
             _ => &[],
@@ -173,8 +224,8 @@ impl Column {
     }
 
     /// Takes what this slice added out of totals, so that they stand as before it.
-    pub(super) fn take_from(&self, id: SeriesId, buckets: Option<&Arc<Buckets>>, totals: &mut TotalsBuffer) {
-        for row in self.distributions(id) {
+    pub(super) fn take_from(&self, found: Found, buckets: Option<&Arc<Buckets>>, totals: &mut TotalsBuffer) {
+        for row in self.distributions(found) {
             let factor = if row.weighted { 1 } else { u128::from(WEIGHT_ONE) };
             let weight = match row.weighted {
                 true => row.cells.iter().map(|(_, count)| u128::from(*count)).sum(),
@@ -205,7 +256,7 @@ impl Column {
             // A dense one has 4 KiB of registers; most are small.
             Values::Sets(sets) => sets.capacity() * (size_of::<Distinct>() + 512),
         };
-        self.ids.capacity() * size_of::<SeriesId>() + values + size_of::<Column>()
+        self.ids.capacity() * size_of::<SeriesId>() + self.places.capacity() * 4 + values + size_of::<Column>()
     }
 }
 
@@ -279,24 +330,24 @@ pub(super) struct RowBuffers {
 
 impl RowBuffers {
     /// The increments of a counter in these slices.
-    pub(super) fn counters(&mut self, columns: &[&Column], id: SeriesId, need: Need) {
+    pub(super) fn counters(&mut self, columns: &[&Column], found: Found, need: Need) {
         self.increments.clear();
         if !need.rows {
             return;
         }
         for column in columns {
             if let Values::Counters(sums) = &column.values {
-                self.increments.extend(sums[column.places(id)].iter().map(|sum| (column.slice, *sum)));
+                self.increments.extend(sums[column.places(found)].iter().map(|sum| (column.slice, *sum)));
             }
         }
     }
 
     /// The sets of a gauge in these slices, and one more that is not durable yet.
-    pub(super) fn gauges(&mut self, columns: &[&Column], id: SeriesId, recorded: Option<GaugeRow>) {
+    pub(super) fn gauges(&mut self, columns: &[&Column], found: Found, recorded: Option<GaugeRow>) {
         self.gauges.clear();
         for column in columns {
             if let Values::Gauges(rows) = &column.values {
-                self.gauges.extend_from_slice(&rows[column.places(id)]);
+                self.gauges.extend_from_slice(&rows[column.places(found)]);
             }
         }
         if let Some(row) = recorded {
@@ -307,14 +358,14 @@ impl RowBuffers {
 }
 
 /// The rows of a distribution in these slices.
-pub(super) fn distribution_rows<'c>(columns: &[&'c Column], id: SeriesId, need: Need) -> Vec<DistributionSlice<'c>> {
+pub(super) fn distribution_rows<'c>(columns: &[&'c Column], found: Found, need: Need) -> Vec<DistributionSlice<'c>> {
     if !need.rows {
         return Vec::new();
     }
     columns
         .iter()
         .flat_map(|column| {
-            column.distributions(id).map(|row| DistributionSlice {
+            column.distributions(found).map(|row| DistributionSlice {
                 slice: column.slice,
                 row,
                 late: None,
@@ -334,5 +385,40 @@ pub(super) struct TotalsBuffer {
 impl TotalsBuffer {
     pub(super) fn new(weight: u128, sum: i128, buckets: &[u128]) -> TotalsBuffer {
         TotalsBuffer { weight, sum, buckets: buckets.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_series_is_found_where_it_stands_whatever_the_list(
+            rows in proptest::collection::vec((0u32..400, 1usize..3), 0..300),
+            all in proptest::collection::btree_set(0u32..400, 0..400),
+            later in proptest::collection::btree_set(400u32..500, 0..20),
+            keeps_first in 0usize..400,
+        ) {
+            // Rows of the list's own beginning are the usual case.
+            let mut all: Vec<SeriesId> = all.into_iter().map(SeriesId).collect();
+            let mut ids: Vec<SeriesId> = all.iter().copied().take(keeps_first).collect();
+            let others = rows.iter().filter(|(id, _)| ids.last().is_none_or(|last| *id > last.0));
+            let others: std::collections::BTreeMap<u32, usize> = others.copied().collect();
+            ids.extend(others.iter().flat_map(|(id, count)| std::iter::repeat_n(SeriesId(*id), *count)));
+            let mut column = Column::new(Slice(1), Kind::Counter);
+            column.ids = ids.clone();
+            column.align(7, &all);
+            // The list grows at its end and keeps its number; another list has another.
+            all.extend(later.into_iter().map(SeriesId));
+            for (place, id) in all.iter().enumerate() {
+                let expected: Vec<usize> = (0..ids.len()).filter(|at| ids[*at] == *id).collect();
+                for list in [7, 8] {
+                    let found = column.places(Found { id: *id, list, place });
+                    prop_assert_eq!(found.collect::<Vec<_>>(), expected.clone(), "{:?} in list {}", id, list);
+                }
+            }
+        }
     }
 }

@@ -2,26 +2,31 @@
 //!
 //! In: the view, a reader of the store, and which metrics and slices somebody will ask for. Out: [`World`], one commit
 //! that any number of expressions may be evaluated over. Owns: decoded columns of recent slices, shared by all worlds
-//! until a commit touches their slice; answers of selections until a series comes or goes. Invariants: what a world
-//! tells does not change while it lives; columns are bounded by [`COLUMN_BYTES_MAX`] and the least recently used go
-//! first.
+//! until a commit touches their slice or an old series returns to their metric; answers of selections until a series
+//! comes or goes. Invariants: what a world tells does not change while it lives; a snapshot of the store is held for
+//! copying and never for decoding; columns are bounded by [`COLUMN_BYTES_MAX`] and the least recently used go first.
 
 mod column;
+mod family;
+mod matching;
 mod overlay;
 mod probe;
 
-use super::data::{Data, DataError, DistributionTotals, Need, Rows, SeriesRows, Span, Visit};
+use super::data::{Data, DataError, Need, Span, Visit};
 use super::eval::evaluate_range;
 use super::matcher::Matcher;
 use super::parse::Expression;
 use super::plan::At;
-use crate::event::{CommitId, Kind, Labels, Metric, SeriesId, Slice, SliceWidth, Slot, Timestamp};
+use crate::event::{CommitId, Labels, Metric, SeriesId, Slice, SliceWidth, Slot, Timestamp};
 use crate::store::{SliceRow, StoreError, StoreReader};
 use crate::view::View;
-use crate::view::read::Totals;
+use crate::view::read::{Totals, TotalsRow};
 use column::{Column, Decoding};
+use family::{Family, Member};
+pub use matching::Meant;
 use overlay::Overlay;
 use probe::Probe;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +36,9 @@ pub const COLUMN_BYTES_MAX: usize = 256 << 20;
 
 /// Selections that are kept: a thousand expressions ask about as many.
 const SELECTIONS_MAX: usize = 10_000;
+
+/// Bytes of parts that are copied before they are decoded: past it a long range is decoded while the snapshot is held.
+const COPIED_BYTES_MAX: usize = 64 << 20;
 
 /// How long to wait for the fold of a commit that the file already holds, and how often.
 const FOLD_WAIT: Duration = Duration::from_millis(500);
@@ -50,12 +58,25 @@ struct Cache {
     /// Counts worlds, to know what was used last.
     clock: u64,
     selections: HashMap<Selection, (u64, usize, Arc<[SeriesId]>)>,
+    /// The newest list of a metric's series, and its number: one that only grew at its end keeps it.
+    ids: HashMap<u32, (u64, Arc<Vec<SeriesId>>)>,
+    lists: u64,
 }
 
 struct Cached {
     column: Arc<Column>,
+    /// What it holds is all there is while both stand: the slice's newest commit, and how many series have returned to
+    /// the metric, since rows of a series that was not in memory were passed over.
     newest: CommitId,
+    returned: u64,
     used: u64,
+}
+
+/// A slice whose parts were copied, and the metrics that have no column of it.
+struct Copied {
+    row: SliceRow,
+    missing: Vec<u32>,
+    parts: Vec<Vec<u8>>,
 }
 
 type Selection = (u32, Box<[Matcher]>);
@@ -84,27 +105,6 @@ pub struct World<'w> {
     commit: CommitId,
     families: HashMap<u32, Family>,
     overlay: Overlay,
-}
-
-/// One wanted metric.
-struct Family {
-    metric: Arc<Metric>,
-    series: Vec<Member>,
-    version: u64,
-    /// Columns of the wanted slices and, for totals, of all later ones; ascending.
-    columns: BTreeMap<u32, Arc<Column>>,
-    /// Of distributions, so many per member.
-    buckets: Vec<u128>,
-    bounds: usize,
-}
-
-struct Member {
-    id: SeriesId,
-    labels: Labels,
-    created: Timestamp,
-    last: Timestamp,
-    total: i128,
-    weight: u128,
 }
 
 impl Worlds {
@@ -162,31 +162,44 @@ impl Worlds {
             entry.1 = entry.1.min(want.from);
         }
         for _ in 0..FOLD_TRIES {
-            // The snapshot is taken first: what the view shows is then at most as new, and equal when no commit
-            // came in between.
+            // The view is read first and costs more: the snapshot then only has to show the same commit.
+            let Some((commit, mut families)) = self.view.consistent(|| self.families(&spans)) else {
+                self.view.wait_for(CommitId(self.view.last_commit().0 + 1), FOLD_WAIT);
+                continue;
+            };
             let outcome = self.reader.snapshot(|snapshot| {
-                let commit = snapshot.last_commit();
-                let Some((seen, mut families)) = self.view.consistent(|| self.families(&spans)) else {
-                    return Ok(Err(commit));
-                };
-                if seen != commit {
-                    return Ok(Err(commit));
+                if snapshot.last_commit() != commit {
+                    return Ok(Err(snapshot.last_commit()));
                 }
                 let from = spans.values().map(|(_, from)| *from).min().unwrap_or(Slice(0));
+                let (mut copied, mut bytes) = (Vec::new(), 0);
                 for row in snapshot.slices(from..Slice(u32::MAX))? {
-                    self.fill(&mut families, &spans, row, |decoding| {
-                        snapshot.read_slice(row.slice, &mut |part| decoding.add(part.bytes))
+                    let missing = self.take_cached(&mut families, &spans, row);
+                    if missing.is_empty() {
+                        continue;
+                    }
+                    let mut parts = Vec::new();
+                    snapshot.read_slice(row.slice, &mut |part| {
+                        bytes += part.bytes.len();
+                        parts.push(part.bytes.to_vec());
+                        Ok(())
                     })?;
+                    copied.push(Copied { row, missing, parts });
+                    if bytes > COPIED_BYTES_MAX {
+                        bytes = 0;
+                        self.decode(&mut families, std::mem::take(&mut copied))?;
+                    }
                 }
-                Ok(Ok(World { worlds: self, commit, families, overlay: Overlay::default() }))
+                Ok(Ok(copied))
             });
             match outcome.map_err(failed)? {
-                Ok(world) => {
+                Ok(copied) => {
+                    self.decode(&mut families, copied).map_err(failed)?;
                     self.cache().trim();
-                    return Ok(world);
+                    return Ok(World { worlds: self, commit, families, overlay: Overlay::default() });
                 }
-                Err(commit) => {
-                    self.view.wait_for(commit, FOLD_WAIT);
+                Err(newer) => {
+                    self.view.wait_for(newer, FOLD_WAIT);
                 }
             }
         }
@@ -204,7 +217,7 @@ impl Worlds {
         let mut series = Vec::with_capacity(family.series.len());
         let ids: Vec<SeriesId> = family.series.iter().map(|(id, _)| *id).collect();
         let mut labels = Vec::with_capacity(ids.len());
-        self.view.labels(metric.kind, &family.series, |found| labels.push(found.clone()));
+        self.view.live_labels(metric.kind, &family.series, |found| labels.push(found.cloned()));
         let mut labels = labels.into_iter();
         let mut places = family.series.iter();
         let mut buckets = Vec::new();
@@ -213,70 +226,88 @@ impl Worlds {
                 (Some(place), Some(labels)) => (place, labels),
                 _ => return,
             };
-            let Some((totals, created, last)) = found else { return };
+            // One that is leaving is already out of the table or out of the view.
+            let (Some(labels), Some(TotalsRow { totals, born, seen, resets })) = (labels, found) else { return };
+            // Of all lives together: the past is told from what came after it.
+            let earlier = resets.last();
+            let (base, base_weight) = earlier.map_or((0, 0), |reset| (reset.total, reset.weight));
             let (total, weight) = match totals {
-                Totals::Counter(nanos) => (nanos, 0),
+                Totals::Counter(nanos) => (nanos + base, 0),
                 Totals::Distribution { weight, sum, buckets: known } => {
-                    buckets.extend((0..bounds).map(|at| known.get(at).copied().unwrap_or(0)));
-                    (sum, weight)
+                    let before = earlier.map_or(&[][..], |reset| &reset.buckets);
+                    let of = |list: &[u128], at: usize| list.get(at).copied().unwrap_or(0);
+                    buckets.extend((0..bounds).map(|at| of(known, at) + of(before, at)));
+                    (sum + base, weight + base_weight)
                 }
                 Totals::None => (0, 0),
             };
-            series.push(Member { id: place.0, labels, created, last, total, weight });
+            let resets = resets.into();
+            series.push(Member { id: place.0, labels, created: born, resets, last: seen, total, weight });
         });
-        Family { metric: family.metric, series, version: family.version, columns: BTreeMap::new(), buckets, bounds }
+        let ids: Vec<SeriesId> = series.iter().map(|member| member.id).collect();
+        let (list, ids) = self.cache().list(family.metric.id.0, ids);
+        let (version, returned) = (family.version, family.returned);
+        Family {
+            metric: family.metric,
+            series,
+            ids,
+            list,
+            version,
+            returned,
+            columns: BTreeMap::new(),
+            buckets,
+            bounds,
+            by_value: RefCell::default(),
+        }
     }
 
-    /// Gives the wanted metrics their columns of a slice: cached ones, or all missing ones by one pass over its parts.
-    fn fill(
+    /// Gives the wanted metrics their cached columns of a slice; those that have none.
+    fn take_cached(
         &self,
         families: &mut HashMap<u32, Family>,
         spans: &BTreeMap<u32, (Arc<Metric>, Slice)>,
         row: SliceRow,
-        read: impl FnOnce(&mut Decoding) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    ) -> Vec<u32> {
         let mut missing = Vec::new();
-        {
-            let mut cache = self.cache();
-            cache.clock += 1;
-            let clock = cache.clock;
-            for (metric, (_, from)) in spans {
-                if row.slice < *from {
-                    continue;
-                }
-                match cache.columns.get_mut(&(*metric, row.slice.0)) {
-                    Some(cached) if cached.newest == row.newest => {
-                        cached.used = clock;
-                        if let Some(family) = families.get_mut(metric) {
-                            family.columns.insert(row.slice.0, Arc::clone(&cached.column));
-                        }
-                    }
-                    _ => missing.push(*metric),
-                }
-            }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let mut decoding = Decoding::new(
-            row.slice,
-            missing
-                .iter()
-                .filter_map(|metric| families.get(metric))
-                .map(|family| (family.metric.kind, family.series.iter().map(|member| member.id))),
-        );
-        read(&mut decoding)?;
         let mut cache = self.cache();
+        cache.clock += 1;
         let clock = cache.clock;
-        for (metric, column) in missing.iter().zip(decoding.finish()) {
-            let column = Arc::new(column);
-            if let Some(family) = families.get_mut(metric) {
-                family.columns.insert(row.slice.0, Arc::clone(&column));
+        for (metric, (_, from)) in spans {
+            if row.slice < *from {
+                continue;
             }
-            cache.bytes += column.heap_bytes();
-            let entry = Cached { column, newest: row.newest, used: clock };
-            if let Some(old) = cache.columns.insert((*metric, row.slice.0), entry) {
-                cache.bytes -= old.column.heap_bytes();
+            let Some(family) = families.get_mut(metric) else { continue };
+            match cache.columns.get_mut(&(*metric, row.slice.0)) {
+                Some(cached) if (cached.newest, cached.returned) == (row.newest, family.returned) => {
+                    cached.used = clock;
+                    family.columns.insert(row.slice.0, Arc::clone(&cached.column));
+                }
+                _ => missing.push(*metric),
+            }
+        }
+        missing
+    }
+
+    /// Makes the missing columns, those of a slice by one pass over its parts.
+    fn decode(&self, families: &mut HashMap<u32, Family>, copied: Vec<Copied>) -> Result<(), StoreError> {
+        for Copied { row, missing, parts } in copied {
+            let wanted = missing.iter().filter_map(|metric| families.get(metric));
+            let wanted = wanted.map(|family| (family.metric.kind, family.series.iter().map(|member| member.id)));
+            let mut decoding = Decoding::new(row.slice, wanted);
+            let read = parts.iter().try_for_each(|part| decoding.add(part));
+            read.map_err(|source| self.reader.corrupt_part(source))?;
+            let mut cache = self.cache();
+            let clock = cache.clock;
+            for (metric, mut column) in missing.iter().zip(decoding.finish()) {
+                let Some(family) = families.get_mut(metric) else { continue };
+                column.align(family.list, &family.ids);
+                let column = Arc::new(column);
+                family.columns.insert(row.slice.0, Arc::clone(&column));
+                cache.bytes += column.heap_bytes();
+                let entry = Cached { column, newest: row.newest, returned: family.returned, used: clock };
+                if let Some(old) = cache.columns.insert((*metric, row.slice.0), entry) {
+                    cache.bytes -= old.column.heap_bytes();
+                }
             }
         }
         Ok(())
@@ -284,6 +315,20 @@ impl Worlds {
 }
 
 impl Cache {
+    /// The number of a metric's list of series, and the list as it is kept.
+    fn list(&mut self, metric: u32, ids: Vec<SeriesId>) -> (u64, Arc<Vec<SeriesId>>) {
+        let next = self.lists + 1;
+        let (number, known) = self.ids.entry(metric).or_insert_with(|| (next, Arc::default()));
+        if **known != ids {
+            if !ids.starts_with(known) {
+                *number = next;
+            }
+            *known = Arc::new(ids);
+        }
+        self.lists = self.lists.max(*number);
+        (*number, Arc::clone(known))
+    }
+
     /// Lets the columns go that were used least recently.
     fn trim(&mut self) {
         if self.bytes > COLUMN_BYTES_MAX {
@@ -317,12 +362,11 @@ impl World<'_> {
 
     /// What a recorded expression came to at the end of `slice`, so that later ones of the same time see it (Q4).
     pub fn record(&mut self, metric: &Arc<Metric>, slice: Slice, time: Timestamp, values: &[(Labels, f64)]) {
-        let family = self.families.get(&metric.id.0);
-        let known = |labels: &Labels| {
-            let members = family.map_or(&[][..], |family| &family.series);
-            members.iter().find(|member| member.labels == *labels).map(|member| member.id)
-        };
-        self.overlay.record(metric, slice, time, values, known);
+        // Only what somebody reads has a family here; of one that nobody reads every result is as good as new.
+        let members = self.families.get(&metric.id.0).map_or(&[][..], |family| &family.series);
+        let known: HashMap<&Labels, SeriesId, foldhash::fast::FixedState> =
+            members.iter().filter(|_| !values.is_empty()).map(|member| (&member.labels, member.id)).collect();
+        self.overlay.record(metric, slice, time, values, |labels| known.get(labels).copied());
     }
 }
 
@@ -351,8 +395,7 @@ impl Data for World<'_> {
                 match cached {
                     Some((version, len, ids)) if (version, len) == stamp => ids,
                     _ => {
-                        let members = family.series.iter().filter(|member| is_match(&member.labels));
-                        let ids: Arc<[SeriesId]> = members.map(|member| member.id).collect();
+                        let ids: Arc<[SeriesId]> = family.select(matchers, is_match).into();
                         self.worlds.cache().selections.insert(key, (stamp.0, stamp.1, Arc::clone(&ids)));
                         ids
                     }
@@ -378,60 +421,5 @@ impl Data for World<'_> {
             family.read(ids, span, need, &self.overlay, visit)?;
         }
         self.overlay.read_fresh(metric, ids, span, visit)
-    }
-}
-
-impl Family {
-    fn read(
-        &self,
-        ids: &[SeriesId],
-        span: Span,
-        need: Need,
-        overlay: &Overlay,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), DataError> {
-        let inside: Vec<&Column> =
-            self.columns.range(span.from.0..span.to.0.max(span.from.0)).map(|(_, c)| &**c).collect();
-        let after: Vec<&Column> = match need.totals {
-            true => self.columns.range(span.to.0..).map(|(_, column)| &**column).collect(),
-            false => Vec::new(),
-        };
-        let mut rows = column::RowBuffers::default();
-        for (place, id) in ids.iter().enumerate() {
-            let Ok(at) = self.series.binary_search_by_key(id, |member| member.id) else { continue };
-            let member = &self.series[at];
-            let series = |rows| SeriesRows { labels: &member.labels, created: member.created, last: member.last, rows };
-            match self.metric.kind {
-                Kind::Counter => {
-                    let later: i128 = after.iter().map(|column| column.counter(*id)).sum();
-                    rows.counters(&inside, *id, need);
-                    let rows = Rows::Counter { total: member.total - later, increments: &rows.increments };
-                    visit(place, &series(rows))?;
-                }
-                Kind::Gauge => {
-                    rows.gauges(&inside, *id, overlay.row(&self.metric, *id, span));
-                    visit(place, &series(Rows::Gauge(&rows.gauges)))?;
-                }
-                Kind::Distribution => {
-                    let mut totals = column::TotalsBuffer::new(
-                        member.weight,
-                        member.total,
-                        &self.buckets[at * self.bounds..(at + 1) * self.bounds],
-                    );
-                    let buckets = self.metric.buckets.as_ref();
-                    after.iter().for_each(|column| column.take_from(*id, buckets, &mut totals));
-                    let mut found = column::distribution_rows(&inside, *id, need);
-                    found.sort_by_key(|row| row.slice);
-                    let totals =
-                        DistributionTotals { weight: totals.weight, sum: totals.sum, buckets: &totals.buckets };
-                    visit(place, &series(Rows::Distribution { totals, rows: &found }))?;
-                }
-                Kind::Set => {
-                    let found: Vec<_> = inside.iter().flat_map(|column| column.sets(*id)).collect();
-                    visit(place, &series(Rows::Set(&found)))?;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -90,7 +90,7 @@ impl Overlay {
             if let Some((labels, value)) = recorded.fresh.get(id) {
                 let rows = [recorded.row(*value)];
                 let (created, last) = (recorded.time, recorded.time);
-                visit(place, &SeriesRows { labels, created, last, rows: Rows::Gauge(&rows) })?;
+                visit(place, &SeriesRows { labels, created, resets: &[], last, rows: Rows::Gauge(&rows) })?;
             }
         }
         Ok(())

@@ -1,0 +1,127 @@
+//! One metric of a world: its series with their totals, and reading them together with the columns of their slices.
+//!
+//! In: members and columns. Out: selections and rows. Owns: both, for the life of one world. Invariants: members ascend by
+//! id; a total of the past is the total less what later slices added (Q1).
+
+use super::column::{self, Column, Found};
+use super::overlay::Overlay;
+use crate::event::{Kind, Labels, Metric, SeriesId, Timestamp};
+use crate::query::data::{DataError, DistributionTotals, Need, Rows, SeriesRows, Span, Visit};
+use crate::query::matcher::{MatchOp, Matcher};
+use crate::view::Reset;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// One wanted metric.
+pub(super) struct Family {
+    pub(super) metric: Arc<Metric>,
+    pub(super) series: Vec<Member>,
+    /// Those of `series`.
+    pub(super) ids: Arc<Vec<SeriesId>>,
+    /// See [`Found::list`].
+    pub(super) list: u64,
+    pub(super) version: u64,
+    pub(super) returned: u64,
+    /// Columns of the wanted slices and, for totals, of all later ones; ascending.
+    pub(super) columns: BTreeMap<u32, Arc<Column>>,
+    /// Of distributions, so many per member.
+    pub(super) buckets: Vec<u128>,
+    pub(super) bounds: usize,
+    /// Places in `series` by label and value, made when a selection asks for one: a new series ends all selections, and
+    /// a thousand of them would each look at every series.
+    pub(super) by_value: RefCell<HashMap<Box<str>, ByValue>>,
+}
+
+pub(super) type ByValue = HashMap<Box<str>, Vec<u32>, foldhash::fast::FixedState>;
+
+pub(super) struct Member {
+    pub(super) id: SeriesId,
+    pub(super) labels: Labels,
+    pub(super) created: Timestamp,
+    pub(super) resets: Box<[Reset]>,
+    pub(super) last: Timestamp,
+    pub(super) total: i128,
+    pub(super) weight: u128,
+}
+
+impl Family {
+    /// The series that a condition on labels accepts, of which the matchers are a part.
+    pub(super) fn select(&self, matchers: &[Matcher], is_match: impl Fn(&Labels) -> bool) -> Vec<SeriesId> {
+        let accepted = |member: &&Member| is_match(&member.labels);
+        // A value that a series must have narrows the search; an empty one means those without the label.
+        let exact = matchers.iter().find(|matcher| matcher.op() == MatchOp::Equal && !matcher.value().is_empty());
+        let Some(exact) = exact else {
+            return self.series.iter().filter(accepted).map(|member| member.id).collect();
+        };
+        let mut by_value = self.by_value.borrow_mut();
+        if !by_value.contains_key(exact.name()) {
+            let mut places = ByValue::default();
+            for (place, member) in self.series.iter().enumerate() {
+                let Some(value) = member.labels.get(exact.name()) else { continue };
+                match places.get_mut(value) {
+                    Some(known) => known.push(place as u32),
+                    None => drop(places.insert(value.into(), vec![place as u32])),
+                }
+            }
+            by_value.insert(exact.name().into(), places);
+        }
+        let places = by_value[exact.name()].get(exact.value()).map_or(&[][..], Vec::as_slice);
+        places.iter().map(|place| &self.series[*place as usize]).filter(accepted).map(|member| member.id).collect()
+    }
+
+    pub(super) fn read(
+        &self,
+        ids: &[SeriesId],
+        span: Span,
+        need: Need,
+        overlay: &Overlay,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), DataError> {
+        let inside: Vec<&Column> =
+            self.columns.range(span.from.0..span.to.0.max(span.from.0)).map(|(_, c)| &**c).collect();
+        let after: Vec<&Column> = match need.totals {
+            true => self.columns.range(span.to.0..).map(|(_, column)| &**column).collect(),
+            false => Vec::new(),
+        };
+        let mut rows = column::RowBuffers::default();
+        for (place, id) in ids.iter().enumerate() {
+            let Ok(at) = self.ids.binary_search(id) else { continue };
+            let member = &self.series[at];
+            let found = Found { id: *id, list: self.list, place: at };
+            let Member { labels, created, resets, last, .. } = member;
+            let series = |rows| SeriesRows { labels, created: *created, resets, last: *last, rows };
+            match self.metric.kind {
+                Kind::Counter => {
+                    let later: i128 = after.iter().map(|column| column.counter(found)).sum();
+                    rows.counters(&inside, found, need);
+                    let rows = Rows::Counter { total: member.total - later, increments: &rows.increments };
+                    visit(place, &series(rows))?;
+                }
+                Kind::Gauge => {
+                    rows.gauges(&inside, found, overlay.row(&self.metric, *id, span));
+                    visit(place, &series(Rows::Gauge(&rows.gauges)))?;
+                }
+                Kind::Distribution => {
+                    let mut totals = column::TotalsBuffer::new(
+                        member.weight,
+                        member.total,
+                        &self.buckets[at * self.bounds..(at + 1) * self.bounds],
+                    );
+                    let buckets = self.metric.buckets.as_ref();
+                    after.iter().for_each(|column| column.take_from(found, buckets, &mut totals));
+                    let mut slices = column::distribution_rows(&inside, found, need);
+                    slices.sort_by_key(|row| row.slice);
+                    let totals =
+                        DistributionTotals { weight: totals.weight, sum: totals.sum, buckets: &totals.buckets };
+                    visit(place, &series(Rows::Distribution { totals, rows: &slices }))?;
+                }
+                Kind::Set => {
+                    let members: Vec<_> = inside.iter().flat_map(|column| column.sets(found)).collect();
+                    visit(place, &series(Rows::Set(&members)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
