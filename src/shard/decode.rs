@@ -10,21 +10,26 @@ mod events;
 mod mapped;
 mod other;
 mod sample;
+mod tapped;
+mod traced;
 mod typed;
 mod values;
 
 pub use events::{EventsVerdict, RefusedEvent};
 pub use typed::{JsonOptions, OwnedEvent};
 
+use super::ShardReload;
 use super::acceptance::Acceptance;
 use super::cache::{Entry, KeyCache, Meta, Probe};
 use super::recent::{Allowance, RecentRejects};
+use super::tap::Watcher;
 use crate::codec::dogstatsd::{self, Line, Parsed, key_hash};
 use crate::codec::number::Number;
 use crate::delta::{BucketRule, Combiner, Edge, Interned, SeriesTable, SourceTally};
 use crate::event::{
     DropReason, Group, Kind, Metric, MetricId, RejectReason, Slice, Slot, SourceIndex, Timestamp, WEIGHT_ONE,
 };
+use crate::rule::typed::Amount;
 use crate::rule::{CLIENT_TELEMETRY, Resolved, Rules};
 use crate::sketch::{layout, member_hash};
 use arrayvec::ArrayVec;
@@ -59,6 +64,8 @@ pub enum LineOutcome {
         samples: u32,
         /// Why they were dropped.
         dropped: Option<DropReason>,
+        /// The value; `None` for a line, which may pack several.
+        recorded: Option<(Amount, u64, Timestamp)>,
     },
     /// An event: counted, nothing to show.
     Notice,
@@ -68,7 +75,7 @@ pub enum LineOutcome {
 
 /// What a line was recorded as.
 struct Applied {
-    kind: Kind,
+    meta: Meta,
     slot: Option<Slot>,
     /// Known when the line was resolved anew.
     metric: Option<Arc<Metric>>,
@@ -102,6 +109,8 @@ pub struct Decoder {
     /// The slice of the last arrival, and the times it holds.
     open: (Slice, Range<Timestamp>),
     typed: TypedState,
+    /// What it knows of the open taps; taken out while a batch is shown to them.
+    watcher: Option<Box<Watcher>>,
 }
 
 /// The state of one call: everything that is the same for all its lines.
@@ -162,22 +171,27 @@ impl Decoder {
             shortened: HashMap::default(),
             position: 0,
             open: (Slice(0), Timestamp(0)..Timestamp(0)),
+            watcher: Some(Box::new(Watcher::new(seed))),
             rules,
             table,
             recent,
         }
     }
 
-    /// Other rules take over, between two batches: what was resolved by the old ones is forgotten. `bounds` are the
-    /// slots whose declared buckets changed, with those that count now.
-    pub fn reload(&mut self, rules: &Arc<Rules>, bounds: &[(Slot, Option<Arc<BucketRule>>)]) {
+    /// Other rules take over, between two batches: what was resolved by the old ones is forgotten.
+    pub fn reload(&mut self, reload: ShardReload) {
+        let ShardReload { rules, bounds, json, acceptance, cache_bytes } = reload;
         let seed = self.cache.seed();
-        self.cache = KeyCache::new(seed, self.cache_bytes);
-        self.caches = MappedCaches::new(rules, seed, self.cache_bytes);
+        self.cache_bytes = cache_bytes;
+        self.cache = KeyCache::new(seed, cache_bytes);
+        self.caches = MappedCaches::new(&rules, seed, cache_bytes);
         self.shortened.clear();
-        self.typed.reload(Arc::clone(rules));
-        self.rules = Arc::clone(rules);
-        for (slot, rule) in bounds {
+        self.forget_verdicts();
+        self.typed.reload(Arc::clone(&rules));
+        self.set_json_options(json);
+        self.acceptance = acceptance;
+        self.rules = rules;
+        for (slot, rule) in bounds.iter() {
             match rule {
                 Some(rule) => drop(self.bucket_rules.insert(slot.0, Arc::clone(rule))),
                 None => drop(self.bucket_rules.remove(&slot.0)),
@@ -207,6 +221,14 @@ impl Decoder {
 
     /// Decodes a buffer of lines into `combiner`.
     pub fn ingest(&mut self, combiner: &mut Combiner, origin: Origin, payload: &[u8], arrival: Timestamp) {
+        if self.is_tapped() {
+            return self.ingest_tapped(combiner, origin, payload, arrival);
+        }
+        self.ingest_lines(combiner, origin, payload, arrival);
+    }
+
+    #[inline]
+    fn ingest_lines(&mut self, combiner: &mut Combiner, origin: Origin, payload: &[u8], arrival: Timestamp) {
         let mut batch = self.batch(combiner, origin, arrival);
         let mut at = 0;
         let mut staged: ArrayVec<Staged<'_>, STAGE> = ArrayVec::new();
@@ -235,62 +257,6 @@ impl Decoder {
             }
         }
         batch.finish();
-    }
-
-    /// Decodes lines one by one and says what each became (`POST /api/v1/lines`).
-    pub fn ingest_traced(
-        &mut self,
-        combiner: &mut Combiner,
-        origin: Origin,
-        payload: &[u8],
-        arrival: Timestamp,
-    ) -> Vec<(String, LineOutcome)> {
-        let mut batch = self.batch(combiner, origin, arrival);
-        let mut outcomes = Vec::new();
-        for text in dogstatsd::Lines::new(payload) {
-            if text.first() == Some(&b'{') {
-                let shown = String::from_utf8_lossy(text).into_owned();
-                let found = self.trace_event(&mut batch, text);
-                outcomes.extend(found.into_iter().map(|outcome| (shown.clone(), outcome)));
-                continue;
-            }
-            let outcome = match dogstatsd::parse(text) {
-                Ok(Parsed::Sample(line)) => {
-                    let hash = key_hash(line.name, line.wire, line.tags, self.cache.seed());
-                    let dropped_before = batch.tally().dropped[Edge::Shard as usize];
-                    let rejected = self.apply_line(&mut batch, &line, hash, None);
-                    match rejected {
-                        Err(reason) => {
-                            self.refuse(&mut batch, reason, text);
-                            LineOutcome::Refused(reason, String::new())
-                        }
-                        Ok(applied) => LineOutcome::Accepted {
-                            metric: self.metric_of(&applied),
-                            slot: applied.slot,
-                            samples: applied.samples,
-                            dropped: DropReason::ALL.iter().copied().find(|reason| {
-                                let at = *reason as usize;
-                                batch.tally().dropped[Edge::Shard as usize][at] > dropped_before[at]
-                            }),
-                        },
-                    }
-                }
-                Ok(other) => match self.apply_notice(&mut batch, other) {
-                    Ok(outcome) => outcome,
-                    Err(reason) => {
-                        self.refuse(&mut batch, reason, text);
-                        LineOutcome::Refused(reason, String::new())
-                    }
-                },
-                Err(reason) => {
-                    self.refuse(&mut batch, reason, text);
-                    LineOutcome::Refused(reason, String::new())
-                }
-            };
-            outcomes.push((String::from_utf8_lossy(text).into_owned(), outcome));
-        }
-        batch.finish();
-        outcomes
     }
 
     fn batch<'c>(&mut self, combiner: &'c mut Combiner, origin: Origin, arrival: Timestamp) -> Batch<'c> {
@@ -433,7 +399,7 @@ impl Decoder {
                 tally.drop_labels(metric, u64::from(meta.labels_dropped()));
             }
         }
-        Ok(Applied { kind: meta.kind(), slot, metric, samples })
+        Ok(Applied { meta, slot, metric, samples })
     }
 
     fn metric_of(&self, applied: &Applied) -> Arc<Metric> {
@@ -441,7 +407,7 @@ impl Decoder {
             (Some(metric), _) => Arc::clone(metric),
             (None, Some(slot)) => {
                 let table = self.table.lock();
-                Arc::clone(&table.get(applied.kind, slot).expect("a cached slot is live").metric)
+                Arc::clone(&table.get(applied.meta.kind(), slot).expect("a cached slot is live").metric)
             }
             (None, None) => unreachable!("a line without a slot was resolved anew"),
         }
@@ -520,6 +486,7 @@ impl Decoder {
         let gone: std::collections::HashSet<(Kind, u32)> = slots.iter().map(|(kind, slot)| (*kind, slot.0)).collect();
         self.cache.forget(|kind, slot| gone.contains(&(kind, slot.0)));
         self.caches.forget(|kind, slot| gone.contains(&(kind, slot.0)));
+        self.forget_verdicts();
         let table = self.table.lock();
         for (kind, slot) in slots {
             // A handle may have asked for the series since: its bounds were told once and stay.

@@ -89,8 +89,8 @@ impl ShardHandle {
     ///
     /// # Errors
     /// [`Gone`] when the shard stopped.
-    pub fn reload(&self, rules: Arc<Rules>, bounds: ChangedBounds, done: Box<dyn FnOnce() + Send>) -> Result<(), Gone> {
-        self.send_waiting(Command::Reload(Box::new(Reload { rules, bounds, done })))
+    pub fn reload(&self, what: ShardReload, done: Box<dyn FnOnce() + Send>) -> Result<(), Gone> {
+        self.send_waiting(Command::Reload(Box::new(Reload { what, done })))
     }
 
     /// Samples of a replayable source. Waits for the shard when its inbox is full (policy `block`).

@@ -6,15 +6,17 @@
 //! sent is discarded (C2).
 //!
 //! [`Shard`] is plain state: the loop that feeds it (a fused reactor, or a channel of buffers) stands in
-//! `source`, time is an argument. [`ShardHandle`] is how others reach it.
+//! `source`, time is an argument. [`ShardHandle`] is how others reach it; [`tap`] is how people look at what passes.
 
 mod acceptance;
 mod cache;
 mod decode;
 mod notices;
 mod recent;
+mod replay;
 mod handle;
 pub mod ring;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -85,10 +87,23 @@ enum Command {
     Stop,
 }
 
-/// Other rules for a shard.
+/// What a reload changes for a shard; takes effect between two batches.
+#[derive(Clone)]
+pub struct ShardReload {
+    /// Other rules over the same metrics.
+    pub rules: Arc<Rules>,
+    /// Slots whose declared buckets changed.
+    pub bounds: ChangedBounds,
+    /// Where each source has its events' keys, by source index.
+    pub json: Arc<[JsonOptions]>,
+    /// The times to decide by; the width of a slice stays.
+    pub acceptance: Acceptance,
+    /// Raw text that the decoder may keep.
+    pub cache_bytes: usize,
+}
+
 struct Reload {
-    rules: Arc<Rules>,
-    bounds: ChangedBounds,
+    what: ShardReload,
     done: Box<dyn FnOnce() + Send>,
 }
 
@@ -291,8 +306,8 @@ impl Shard {
                 Command::Attach { source, ring } => self.rings.push((source, ring)),
                 Command::Reload(reload) => {
                     // A handle made before may write the plain form to a slot that has buckets from here on.
-                    self.plain_has_buckets |= reload.bounds.iter().any(|(_, rule)| rule.is_some());
-                    self.decoder.reload(&reload.rules, &reload.bounds);
+                    self.plain_has_buckets |= reload.what.bounds.iter().any(|(_, rule)| rule.is_some());
+                    self.decoder.reload(reload.what);
                     (reload.done)();
                 }
                 Command::Batch { source, incarnation, samples } => self.replay(source, incarnation, samples, now),
@@ -311,10 +326,16 @@ impl Shard {
         let mut events = 0;
         let slice = self.decoder.acceptance().slice.slice_of(now);
         let mut rings = std::mem::take(&mut self.rings);
+        let is_tapped = !rings.is_empty() && self.decoder.is_tapped();
         rings.retain(|(source, ring)| {
             let is_closed = ring.is_closed();
             let mut read = Read::default();
-            events += ring.drain(|run| self.record_run(run, &mut read, slice, now));
+            events += ring.drain(|run| {
+                if is_tapped {
+                    self.decoder.tap_run(*source, run, now);
+                }
+                self.record_run(run, &mut read, slice, now);
+            });
             let dropped = ring.take_dropped();
             let total = read.samples.iter().sum::<u64>() + read.empty - read.parts + dropped;
             if total > 0 || read.parts > 0 {
@@ -334,7 +355,7 @@ impl Shard {
                 tally.rejected[reason as usize] += count;
             });
             if is_closed {
-                harvest(&mut self.live.current, *source, ring, self.decoder.acceptance().slice.slice_of(now));
+                harvest(&mut self.live.current, &mut self.decoder, *source, ring, now);
             }
             !is_closed
         });
@@ -411,29 +432,11 @@ impl Shard {
 
     fn seal_live(&mut self, epoch: u64, now: Timestamp) {
         self.read_rings(now);
-        let slice = self.decoder.acceptance().slice.slice_of(now);
         for (source, ring) in &self.rings {
-            harvest(&mut self.live.current, *source, ring, slice);
+            harvest(&mut self.live.current, &mut self.decoder, *source, ring, now);
         }
         self.live.waiting = Some(epoch);
         self.answer_live(now);
-    }
-
-    /// A barrier is answered at once, with a new combiner when the spare is not back: what comes behind it
-    /// belongs to the next epoch. The store begins an epoch only when the last one is drained, so that
-    /// this happens after a new incarnation only.
-    fn seal_replay(&mut self, barrier: Barrier, now: Timestamp) {
-        let slice = self.decoder.acceptance().slice.slice_of(now);
-        let lane = self.lane(barrier.source, barrier.incarnation, now);
-        if barrier.incarnation < lane.incarnation {
-            return;
-        }
-        let mut fresh = lane.spare.take().unwrap_or_else(|| Box::new(Combiner::new(slice)));
-        fresh.start(slice);
-        let combiner = std::mem::replace(&mut lane.current, fresh);
-        let (group, epoch) = (InputGroup::Replayable(barrier.source), barrier.epoch);
-        let barrier = Some(barrier);
-        self.sink.sealed(Sealed { shard: self.index, group, epoch, barrier, sealed_at: now, combiner });
     }
 
     /// Seals the live lane if that is asked for and its spare is back.
@@ -464,62 +467,6 @@ impl Shard {
             }
         }
     }
-
-    fn lane(&mut self, source: SourceIndex, incarnation: u32, now: Timestamp) -> &mut Lane {
-        let acceptance = self.decoder.acceptance();
-        let lane = self.replay.entry(source).or_insert_with(|| Lane::new(now, &acceptance));
-        if incarnation > lane.incarnation {
-            // C2: what the older incarnation sent was not committed and will be sent again.
-            *lane.current = Combiner::new(acceptance.slice.slice_of(now));
-            lane.incarnation = incarnation;
-        }
-        lane
-    }
-
-    fn replay(&mut self, source: SourceIndex, incarnation: u32, samples: Vec<ReplaySample>, now: Timestamp) {
-        let table = Arc::clone(self.decoder.table());
-        let width = self.decoder.acceptance().slice;
-        if incarnation < self.lane(source, incarnation, now).incarnation {
-            return;
-        }
-        let Shard { replay, decoder, .. } = self;
-        let Some(lane) = replay.get_mut(&source) else { return };
-        let combiner = &mut lane.current;
-        for sample in samples {
-            let slot = match table.intern(&sample.metric, &sample.labels) {
-                crate::delta::Interned::Slot(slot) | crate::delta::Interned::Overflow(slot) => Some(slot),
-                crate::delta::Interned::Refused => None,
-            };
-            let kind = sample.metric.kind;
-            let tally = combiner.tally(source);
-            tally.inputs += 1;
-            tally.events += 1;
-            tally.samples[kind as usize] += 1;
-            let Some(slot) = slot else {
-                tally.drop_samples(Edge::Shard, DropReason::SeriesLimit, 1);
-                continue;
-            };
-            tally.recorded[kind as usize] += 1;
-            let slice = width.slice_of(sample.time);
-            match kind {
-                Kind::Counter => combiner.add_whole_at(slice, slot.0, sample.value),
-                Kind::Gauge => {
-                    let value = f64::from_bits(sample.value as u64);
-                    let units = (value * sample.metric.scale.per_one()).round() as i64;
-                    combiner.set_gauge_at(slice, slot.0, value, units, sample.time.0, sample.position);
-                }
-                Kind::Distribution => {
-                    let units = sample.value as i64;
-                    let digits = sample.metric.digits;
-                    let cell = layout::cell_of(digits, units);
-                    decoder.note_buckets(slot, &sample.metric);
-                    let rule = if sample.metric.buckets.is_some() { decoder.bucket_rule(slot) } else { None };
-                    combiner.add_value_at(slice, slot.0, digits, units, cell, sample.weight, rule.map(Arc::as_ref));
-                }
-                Kind::Set => combiner.add_member_at(slice, slot.0, sample.value as u64),
-            }
-        }
-    }
 }
 
 impl Drop for Shard {
@@ -536,9 +483,14 @@ impl Drop for Shard {
     }
 }
 
-fn harvest(combiner: &mut Combiner, source: SourceIndex, ring: &Ring, slice: Slice) {
+fn harvest(combiner: &mut Combiner, decoder: &mut Decoder, source: SourceIndex, ring: &Ring, now: Timestamp) {
     let mut harvested = 0;
+    let slice = decoder.acceptance().slice.slice_of(now);
+    let is_tapped = decoder.is_tapped();
     ring.harvest(|slot, whole, nanos| {
+        if is_tapped {
+            decoder.tap_increment(source, slot, whole, nanos, now);
+        }
         harvested += 1;
         combiner.add_whole_at(slice, slot.0, i128::from(whole) * 1_000_000_000 + i128::from(nanos));
     });

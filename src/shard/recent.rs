@@ -1,12 +1,14 @@
-//! What was refused lately: the newest examples, for people; and, beside them, what is no sample.
+//! What was refused lately: the newest examples, for people; and, beside them, what is no sample, and who looks at
+//! everything that passes.
 //!
 //! In: refused lines with their reason, at most so many a second from each shard. Out: newest first.
 //! Invariant: bounded in count and bytes; counting is not done here (tallies count every refusal).
 
 use super::notices::RecentNotices;
+use super::tap::TapHub;
 use crate::event::{RejectReason, SourceIndex, Timestamp};
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Examples kept.
 const KEPT_MAX: usize = 1000;
@@ -30,9 +32,13 @@ pub struct Reject {
     pub detail: String,
 }
 
-/// The newest refusals of all shards, and the newest notices.
+/// The newest refusals of all shards, the newest notices, and the open taps.
 #[derive(Default)]
-pub struct RecentRejects(Mutex<VecDeque<Reject>>, RecentNotices);
+pub struct RecentRejects {
+    rejects: Mutex<VecDeque<Reject>>,
+    notices: RecentNotices,
+    taps: Arc<TapHub>,
+}
 
 impl RecentRejects {
     /// None.
@@ -42,12 +48,18 @@ impl RecentRejects {
 
     /// DogStatsD events and service checks.
     pub fn notices(&self) -> &RecentNotices {
-        &self.1
+        &self.notices
+    }
+
+    /// Who looks at what passes.
+    #[inline(always)]
+    pub fn taps(&self) -> &Arc<TapHub> {
+        &self.taps
     }
 
     /// The newest first, at most `limit`.
     pub fn newest(&self, limit: usize) -> Vec<Reject> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().rev().take(limit).cloned().collect()
     }
 
@@ -59,7 +71,7 @@ impl RecentRejects {
     /// Keeps an example, with what is wrong in words.
     pub fn push_about(&self, time: Timestamp, source: SourceIndex, reason: RejectReason, detail: &str, text: &[u8]) {
         let text = String::from_utf8_lossy(&text[..text.len().min(TEXT_BYTES_MAX)]).into_owned();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT_MAX {
             kept.pop_front();
         }

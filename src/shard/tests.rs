@@ -519,11 +519,12 @@ fn equal_lines_of_two_sources_go_by_the_mapping_of_each() {
 #[test]
 fn samples_of_a_source_have_its_labels_where_they_have_none_of_that_name() {
     let labels = |zone: &str| vec![("zone".to_owned(), zone.to_owned())];
-    let config = RulesConfig {
+    let mut config = RulesConfig {
         constant_labels: vec![("region".to_owned(), "eu".to_owned()), ("zone".to_owned(), "all".to_owned())],
         source_labels: vec![Vec::new(), labels("b"), labels("c")],
         ..RulesConfig::default()
     };
+    config.typed.count_unknown = true;
     let rules = Arc::new(Rules::new(config).expect("no clash"));
     let table = Arc::new(SeriesTable::new(TableLimits { series: 30, series_per_metric: 30 }, Labels::empty()));
     let recent = Arc::new(RecentRejects::new());

@@ -208,6 +208,33 @@ impl BoundListener {
         }
     }
 
+    /// Tells listeners of one process apart, clones of one not; a number may come again when the listener is gone.
+    pub fn number(&self) -> usize {
+        Arc::as_ptr(&self.socket) as usize
+    }
+
+    /// True for clones of one socket.
+    pub fn is_same(&self, other: &BoundListener) -> bool {
+        Arc::ptr_eq(&self.socket, &other.socket)
+    }
+
+    /// Gives the socket file to other people; a socket without a file has none to give.
+    ///
+    /// # Errors
+    /// [`BindError`]; the mode may have changed and the group not.
+    pub fn set_access(&self, access: &FileAccess) -> Result<(), BindError> {
+        let (Some(file), ListenerSpec::UnixDatagram(path) | ListenerSpec::UnixStream(path)) = (&self.file, &self.spec)
+        else {
+            return Ok(());
+        };
+        // Without a group the file is the process's own again.
+        let group = match &access.group {
+            Some(name) => group_id(name).map_err(|source| BindError::Group { path: path.clone(), source })?,
+            None => rustix::process::getegid().as_raw(),
+        };
+        file.set_access(access.mode & 0o777, Some(group))
+    }
+
     /// Removes the socket file and its lock, once; what is queued can still be read.
     pub fn unlink(&self) {
         if let Some(file) = &self.file {

@@ -11,6 +11,7 @@ pub mod host;
 pub mod inproc;
 pub mod internal;
 pub mod listener;
+pub mod orders;
 pub mod process;
 pub mod reactor;
 pub mod shard_loop;

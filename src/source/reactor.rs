@@ -9,6 +9,7 @@
 use super::connection::{Connections, Read};
 use super::drops::udp_drops;
 use super::listener::BoundListener;
+use super::orders::{Inbox, Leaving};
 use crate::channel::Waker;
 use crate::event::{Clock, SourceIndex, Timestamp};
 use rustix::event::{Timespec, epoll};
@@ -16,10 +17,13 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags, sockopt};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest datagram, and frame, that is read: the most that UDP can carry, rounded up.
 pub const PAYLOAD_BYTES_MAX: usize = crate::codec::framing::FRAME_BYTES_MAX;
+/// Bytes that the half frames of all reactors of a pipeline may hold: 256 of the longest.
+pub const PARTIAL_BYTES_MAX: usize = 16 << 20;
 /// Datagrams, or bytes, that are read from one socket before the others and the control messages get their
 /// turn: 256 KiB are about 3,400 lines, 0.2 ms of decoding.
 const BATCH_DATAGRAMS: usize = 64;
@@ -70,26 +74,34 @@ pub enum Turn {
     Stop,
 }
 
-struct DatagramSocket {
-    listener: BoundListener,
-    source: SourceIndex,
+pub(super) struct DatagramSocket {
+    pub(super) listener: BoundListener,
+    pub(super) source: SourceIndex,
     /// It had something when last read, so it is read again without asking epoll.
-    is_hot: bool,
+    pub(super) is_hot: bool,
+    /// It goes as soon as it would block.
+    pub(super) is_leaving: bool,
 }
 
-struct StreamListener {
-    listener: BoundListener,
-    source: SourceIndex,
+pub(super) struct StreamListener {
+    pub(super) listener: BoundListener,
+    pub(super) source: SourceIndex,
     /// Monotonic time until which it is out of the epoll set.
-    rests_until: Option<i64>,
+    pub(super) rests_until: Option<i64>,
     /// How long the next rest lasts.
     rest: i64,
 }
 
+impl StreamListener {
+    pub(super) fn new(listener: BoundListener, source: SourceIndex) -> StreamListener {
+        StreamListener { listener, source, rests_until: None, rest: ACCEPT_REST_FIRST }
+    }
+}
+
 /// What an epoll event belongs to, as its 64 bits: the kind above, the place below.
 const WAKER: u64 = 0;
-const DATAGRAM: u64 = 1;
-const LISTENER: u64 = 2;
+pub(super) const DATAGRAM: u64 = 1;
+pub(super) const LISTENER: u64 = 2;
 pub(super) const CONNECTION: u64 = 3;
 
 pub(super) fn token(kind: u64, place: usize) -> epoll::EventData {
@@ -100,11 +112,13 @@ pub(super) fn token(kind: u64, place: usize) -> epoll::EventData {
 pub struct Reactor<C> {
     clock: C,
     reader: u16,
-    waker: Waker,
-    epoll: OwnedFd,
-    datagrams: Vec<DatagramSocket>,
-    listeners: Vec<StreamListener>,
-    connections: Connections,
+    pub(super) waker: Waker,
+    pub(super) epoll: OwnedFd,
+    pub(super) datagrams: Vec<DatagramSocket>,
+    pub(super) listeners: Vec<StreamListener>,
+    pub(super) connections: Connections,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) leaving: Leaving,
     /// Listeners that epoll reported and that have not been accepted from.
     to_accept: Vec<usize>,
     buffer: Box<[u8]>,
@@ -135,24 +149,23 @@ impl<C: Clock> Reactor<C> {
             datagrams: Vec::new(),
             listeners: Vec::new(),
             connections: Connections::default(),
+            inbox: Arc::default(),
+            leaving: Leaving::default(),
             to_accept: Vec::new(),
             buffer: vec![0; PAYLOAD_BYTES_MAX].into_boxed_slice(),
             reserve: reserve(),
             drops_checked,
         };
         for (source, listener) in listeners {
-            // Exclusive: of several reactors that share a socket one is woken, not all.
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
-            if listener.spec().is_stream() {
-                epoll::add(&reactor.epoll, &listener, token(LISTENER, reactor.listeners.len()), flags)?;
-                let rest = ACCEPT_REST_FIRST;
-                reactor.listeners.push(StreamListener { listener, source, rests_until: None, rest });
-            } else {
-                epoll::add(&reactor.epoll, &listener, token(DATAGRAM, reactor.datagrams.len()), flags)?;
-                reactor.datagrams.push(DatagramSocket { listener, source, is_hot: false });
-            }
+            reactor.open(source, listener)?;
         }
         Ok(reactor)
+    }
+
+    /// One of so many reactors of a pipeline: half frames of its connections may hold its share only.
+    pub fn share_of(mut self, reactors: usize) -> Reactor<C> {
+        self.connections.partial_bytes_max = (PARTIAL_BYTES_MAX / reactors.max(1)).max(4 * PAYLOAD_BYTES_MAX);
+        self
     }
 
     /// Reads until the consumer says stop, then drains.
@@ -180,6 +193,7 @@ impl<C: Clock> Reactor<C> {
             self.accept_reported(monotonic, consumer);
             self.read_connections(now, consumer);
             self.wake_listeners(monotonic)?;
+            self.follow_orders(monotonic, consumer);
             if monotonic - self.drops_checked >= DROPS_EVERY {
                 self.drops_checked = monotonic;
                 self.count_drops(consumer);
@@ -272,8 +286,11 @@ impl<C: Clock> Reactor<C> {
             && let Some(place) = self.connections.next_ready()
         {
             match self.connections.read(place, &mut self.buffer, self.reader, arrival, consumer) {
-                Read::Some(length) => bytes += length,
-                Read::Nothing => {}
+                Read::Some(length) => {
+                    bytes += length;
+                    self.connections.go_on(place);
+                }
+                Read::Nothing => self.connections.rest(place),
                 Read::Ended => self.connections.close(place),
             }
         }
@@ -294,7 +311,7 @@ impl<C: Clock> Reactor<C> {
         }
     }
 
-    fn accept(&mut self, at: usize, count_max: usize, consumer: &mut impl Consumer) -> Accepted {
+    pub(super) fn accept(&mut self, at: usize, count_max: usize, consumer: &mut impl Consumer) -> Accepted {
         let listener = &mut self.listeners[at];
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..count_max {
@@ -306,7 +323,8 @@ impl<C: Clock> Reactor<C> {
                         // A peer that vanished without a word is noticed after two hours.
                         let _ = sockopt::set_socket_keepalive(&socket, true);
                     }
-                    if !self.connections.open(socket, listener.source, is_tcp, &self.epoll) {
+                    let (source, number) = (listener.source, listener.listener.number());
+                    if !self.connections.open(socket, source, number, is_tcp, &self.epoll) {
                         consumer.refused_connections(listener.source, 1);
                     }
                 }
@@ -337,7 +355,7 @@ impl<C: Clock> Reactor<C> {
         Ok(())
     }
 
-    fn count_drops(&self, consumer: &mut impl Consumer) {
+    pub(super) fn count_drops(&self, consumer: &mut impl Consumer) {
         let inodes: Vec<u64> = self.datagrams.iter().filter_map(|socket| socket.listener.inode()).collect();
         if inodes.is_empty() {
             return;
@@ -391,7 +409,7 @@ impl<C: Clock> Reactor<C> {
     }
 }
 
-enum Accepted {
+pub(super) enum Accepted {
     /// Nobody waits.
     All,
     /// There may be more.
@@ -701,6 +719,43 @@ mod tests {
         }
         let recorder = bench.run(5);
         assert_eq!((recorder.inputs.len(), recorder.refused), (3, 2));
+    }
+
+    #[test]
+    fn half_frames_are_bounded_together_and_the_oldest_goes() {
+        let mut bench = bench(&["unixstream"]);
+        bench.reactor.connections.partial_bytes_max = 190_000;
+        let path = bench.path(0);
+        let recorder = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let half = framed(&[b'x'; 60_000]);
+                let mut stalled = UnixStream::connect(&path).expect("connects");
+                stalled.write_all(&half[..50_000]).expect("sent");
+                // Others come and go on; the one that stalls is older than all of them.
+                for _ in 0..40 {
+                    std::thread::sleep(Duration::from_millis(2));
+                    let mut client = UnixStream::connect(&path).expect("connects");
+                    client.write_all(&half[..50_000]).expect("sent");
+                    std::thread::sleep(Duration::from_millis(2));
+                    client.write_all(&half[50_000..]).expect("sent");
+                }
+                let mut more: Vec<_> = (0..6).map(|_| UnixStream::connect(&path).expect("connects")).collect();
+                for client in &mut more {
+                    client.write_all(&half[..50_000]).expect("sent");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                // Closed by us: its half frame was the oldest.
+                let closed = std::io::Read::read(&mut stalled, &mut [0; 1]);
+                assert!(matches!(closed, Ok(0) | Err(_)));
+                let newest = more.last_mut().expect("six");
+                newest.write_all(&half[50_000..]).expect("the newest goes on");
+                std::thread::sleep(Duration::from_millis(50));
+            });
+            bench.run(41 + 2 * 4)
+        });
+        assert_eq!(recorder.inputs.len(), 41, "whole frames of all that go on");
+        // Those that the end of the test cuts are half frames too.
+        assert!(recorder.refused >= 4 && recorder.bad_frames >= recorder.refused, "{}", recorder.refused);
     }
 
     /// Stops when its flag is set; sleeps long.

@@ -55,10 +55,17 @@ impl Decoder {
         arrival: Timestamp,
     ) -> EventsVerdict {
         let mut batch = self.batch(combiner, origin, arrival);
+        let mut tapping = self.begin_tapping(&batch, payload);
         let mut verdict = EventsVerdict::default();
+        let mut outcomes = Vec::new();
         for text in Lines::new(payload) {
-            match self.take_event(&mut batch, text) {
-                Ok(()) => verdict.accepted += 1,
+            outcomes.clear();
+            let trace = tapping.is_shown().then_some(&mut outcomes);
+            match self.take_json(&mut batch, text, trace) {
+                Ok(()) => {
+                    verdict.accepted += 1;
+                    self.show_traced(&mut tapping, text, &outcomes);
+                }
                 Err((reason, detail)) => {
                     if verdict.refused.len() < NAMED_MAX {
                         let index = verdict.accepted + verdict.rejected;
@@ -69,6 +76,7 @@ impl Decoder {
             }
         }
         batch.finish();
+        self.end_tapping(tapping);
         verdict
     }
 }

@@ -7,9 +7,9 @@ use super::{Batch, Decoder, LineOutcome, meta_of};
 use crate::codec::dogstatsd::{self, Line, Parsed};
 use crate::codec::number::Number;
 use crate::delta::{Combiner, Edge};
-use crate::event::{DropReason, Kind, RejectReason, SourceIndex, Timestamp};
+use crate::event::{DropReason, Kind, RejectReason, SourceIndex, Timestamp, WEIGHT_ONE};
+use crate::rule::typed::Amount;
 use crate::shard::notices::PER_SECOND_MAX;
-use std::sync::Arc;
 
 impl Decoder {
     #[cold]
@@ -47,7 +47,9 @@ impl Decoder {
                 batch.tally().drop_samples(Edge::Shard, DropReason::SeriesLimit, 1);
             }
             let dropped = if slot.is_none() { Some(DropReason::SeriesLimit) } else { None };
-            outcome = LineOutcome::Accepted { metric: Arc::clone(&resolved.metric), slot, samples: 1, dropped };
+            let amount = Amount::Set { value: check.status as u64 as f64, units: 0 };
+            let recorded = Some((amount, WEIGHT_ONE, batch.arrival));
+            outcome = LineOutcome::Accepted { metric: resolved.metric, slot, samples: 1, dropped, recorded };
         }
         if self.notice_allowance.take_of(PER_SECOND_MAX, batch.arrival) {
             let (notices, arrival, source) = (self.recent.notices(), batch.arrival, batch.origin.source);
@@ -82,6 +84,7 @@ impl Decoder {
     pub(super) fn refuse(&mut self, batch: &mut Batch<'_>, reason: RejectReason, text: &[u8]) {
         batch.tally().inputs += 1;
         batch.tally().rejected[reason as usize] += 1;
+        self.recent.taps().reject(batch.arrival, batch.origin.source, reason, "", text);
         if self.allowance.take(batch.arrival) {
             self.recent.push(batch.arrival, batch.origin.source, reason, text);
         }
@@ -92,6 +95,7 @@ impl Decoder {
         let tally = combiner.tally(source);
         tally.inputs += 1;
         tally.rejected[reason as usize] += 1;
+        self.recent.taps().reject(now, source, reason, "", b"");
         if self.allowance.take(now) {
             self.recent.push(now, source, reason, b"");
         }

@@ -21,7 +21,8 @@ struct Sample<'a> {
     name: Option<Text<'a>>,
     wire: Option<WireType>,
     value: Option<Value<'a>>,
-    is_adjusting: bool,
+    /// Whether the value is added, where `op` says so or not.
+    op: Option<bool>,
     /// Power of ten of the value's unit, where one was given: 0 for seconds and bytes.
     unit: Option<i32>,
     labels: Option<&'a [u8]>,
@@ -46,6 +47,13 @@ impl Decoder {
         let name = sample.name.ok_or_else(|| missing("metric"))?;
         let wire = sample.wire.ok_or_else(|| missing("type"))?;
         let value = sample.value.ok_or_else(|| missing("value"))?;
+        // A counter adds, and everything else but a gauge is neither set nor added to.
+        if let Some(adds) = sample.op
+            && wire != WireType::Gauge
+            && !(adds && wire == WireType::Count)
+        {
+            return Err((RejectReason::WrongType, "key \"op\" belongs to gauges".to_owned()));
+        }
         key.push(wire as u8);
         put(&mut key, |key| name.unescape_into(key));
         if let Some(labels) = sample.labels {
@@ -101,12 +109,23 @@ impl Decoder {
     }
 }
 
+/// The keys of a sample, besides those that every event may have.
+const KEYS: [&[u8]; 6] = [b"metric", b"type", b"value", b"op", b"unit", b"labels"];
+
 fn read<'a>(members: Object<'a>, frame: &mut Frame) -> Result<Sample<'a>, Refusal> {
     let mut is_bytes = false;
-    let mut sample = Sample { name: None, wire: None, value: None, is_adjusting: false, unit: None, labels: None };
+    let mut seen = 0u8;
+    let mut sample = Sample { name: None, wire: None, value: None, op: None, unit: None, labels: None };
     for member in members {
         let (key, value) = member.map_err(|error| bad_json(&error))?;
         let wrong = |what: &str| Err((RejectReason::WrongType, format!("key {:?} takes {what}", lossy(key))));
+        // Which of two equal keys counts is nobody's to guess.
+        if let Some(at) = KEYS.iter().position(|known| *known == key.raw) {
+            if seen & 1 << at != 0 {
+                return Err((RejectReason::DuplicateField, format!("key {:?} stands in the sample twice", lossy(key))));
+            }
+            seen |= 1 << at;
+        }
         match (key.raw, value) {
             (_, Value::Null) => {}
             (b"metric", Value::Text(text)) => sample.name = Some(text),
@@ -119,8 +138,8 @@ fn read<'a>(members: Object<'a>, frame: &mut Frame) -> Result<Sample<'a>, Refusa
             },
             (b"value", Value::Number(_) | Value::Text(_)) => sample.value = Some(value),
             (b"op", Value::Text(text)) => match text.raw {
-                b"set" => sample.is_adjusting = false,
-                b"add" => sample.is_adjusting = true,
+                b"set" => sample.op = Some(false),
+                b"add" => sample.op = Some(true),
                 _ => return wrong("\"set\" or \"add\""),
             },
             (b"unit", Value::Text(text)) => {
@@ -182,9 +201,6 @@ fn amount_of(
         return Ok(Amount::Member(member_hash(&text)));
     }
     let Value::Number(number) = value else { return Err(RejectReason::WrongType) };
-    if sample.is_adjusting && meta.kind() != Kind::Gauge && meta.kind() != Kind::Counter {
-        return Err(RejectReason::WrongType);
-    }
     // On the wire a timing is in milliseconds.
     let number = match (sample.unit, wire) {
         (Some(unit), WireType::Timing) => number.shifted(unit + 3),
@@ -208,7 +224,7 @@ fn amount_of(
             if value.abs() > UNITS_MAX as f64 {
                 return Err(RejectReason::OutOfRange);
             }
-            if !sample.is_adjusting {
+            if sample.op != Some(true) {
                 let units = number.to_units(meta.exponent()).unwrap_or_else(|beyond| beyond.clamped);
                 return Ok(Amount::Set { value, units });
             }

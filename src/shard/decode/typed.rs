@@ -19,7 +19,7 @@ use crate::codec::dogstatsd::key_hash;
 use crate::codec::json::{Object, Value, structured_event};
 use crate::delta::kept::KeptIndex;
 use crate::delta::{Edge, Interned};
-use crate::event::{RejectReason, WireType};
+use crate::event::{RejectReason, SourceIndex, WireType};
 use crate::rule::Rules;
 use crate::rule::typed::{Amount, EventPlan, Fault, Fields, KeyOrder, Scratch, Typed};
 use read::FieldReader;
@@ -123,6 +123,11 @@ impl Decoder {
         }
     }
 
+    /// Where a source has its events' keys, if it said.
+    pub(super) fn json_options(&self, source: SourceIndex) -> Option<&JsonOptions> {
+        self.typed.home.as_ref()?.options.get(usize::from(source.0))
+    }
+
     /// Takes one object. Refused or not, it is counted here.
     ///
     /// # Errors
@@ -141,7 +146,7 @@ impl Decoder {
         }
     }
 
-    fn take_json(
+    pub(super) fn take_json(
         &mut self,
         batch: &mut Batch<'_>,
         text: &[u8],
@@ -265,7 +270,7 @@ impl Decoder {
     ) -> Result<(), Refusal> {
         let mut plain = std::mem::take(&mut self.typed.plain);
         let mut fields = plan.fields();
-        let mut frame = Frame::new();
+        let mut frame = Frame::of(&members);
         // Every text without its escapes is shorter than the object: one place that long holds them all.
         if plain.len() < text.len() {
             plain.resize(text.len(), 0);
@@ -326,6 +331,7 @@ impl Decoder {
                         slot: None,
                         samples: 1,
                         dropped: Some(reason),
+                        recorded: Some((emitted.amount, frame.weight.cells(), frame.time.unwrap_or(batch.arrival))),
                     }));
                 }
             }
@@ -348,7 +354,7 @@ impl Decoder {
             let hint = typed.nearest(&name).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
             return Err((RejectReason::UnknownEvent, format!("event {name:?} is not declared{hint}")));
         }
-        let mut frame = Frame::new();
+        let mut frame = Frame::of(&members);
         for member in members {
             let (key, value) = member.map_err(|error| bad_json(&error))?;
             frame.read(key, value, options)?;
@@ -389,6 +395,7 @@ impl Decoder {
     fn refuse_event(&mut self, batch: &mut Batch<'_>, reason: RejectReason, detail: &str, text: &[u8]) {
         batch.tally().inputs += 1;
         batch.tally().rejected[reason as usize] += 1;
+        self.recent.taps().reject(batch.arrival, batch.origin.source, reason, detail, text);
         if self.allowance.take(batch.arrival) {
             self.recent.push_about(batch.arrival, batch.origin.source, reason, detail, text);
         }

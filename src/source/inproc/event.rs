@@ -18,6 +18,7 @@ use crate::event::{Kind, Number, RejectReason, Timestamp, WEIGHT_ONE};
 use crate::rule::Rules;
 use crate::rule::typed::{Amount, Emitted, EventPlan, Fault, FieldType, FieldValue, Fields, Scratch, Weight};
 use crate::shard::ring::{EventHead, RingOp, RingWriter};
+use crate::shard::tap::{TapKind, TapKinds};
 use crate::shard::{Allowance, Gone, OwnedEvent, pack_weight};
 use crate::sketch::Digits;
 use hashbrown::HashMap;
@@ -464,6 +465,11 @@ impl Thread {
     fn refuse(&mut self, error: EventError, event: &EventBuilder<'_, '_>) -> EventError {
         self.writer.refuse(error.reason);
         let now = self.producers.clock.wall();
+        if let Some(recent) = &self.producers.recent
+            && recent.taps().wants(TapKinds::of(&[TapKind::Rejects]))
+        {
+            recent.taps().reject(now, self.producers.source, error.reason, &error.detail, &event.shown());
+        }
         if self.allowance.take(now)
             && let Some(recent) = &self.producers.recent
         {

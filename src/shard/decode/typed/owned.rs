@@ -92,6 +92,7 @@ impl Decoder {
     /// Takes one event.
     pub fn ingest_owned(&mut self, combiner: &mut Combiner, origin: Origin, event: &OwnedEvent, arrival: Timestamp) {
         let mut batch = self.batch(combiner, origin, arrival);
+        let mut tapping = self.begin_tapping(&batch, &event.shown);
         let rules = Arc::clone(&self.rules);
         let is_current = Arc::ptr_eq(&rules, &event.rules);
         let plan = match is_current {
@@ -101,13 +102,18 @@ impl Decoder {
         let Some(plan) = plan else {
             let detail = "a reload took the event away".to_owned();
             self.refuse_event(&mut batch, RejectReason::UnknownEvent, &detail, &event.shown);
+            self.end_tapping(tapping);
             return batch.finish();
         };
         let fields = if is_current { event.fields() } else { event.fields_for(plan) };
-        let frame = Frame { time: event.time, weight: event.weight, extra: 0 };
-        if let Err((reason, detail)) = self.run_event(&mut batch, plan, &fields, (&frame, &event.shown), None) {
-            self.refuse_event(&mut batch, reason, &detail, &event.shown);
+        let frame = Frame { time: event.time, weight: event.weight, ..Frame::new() };
+        let mut outcomes = Vec::new();
+        let trace = tapping.is_shown().then_some(&mut outcomes);
+        match self.run_event(&mut batch, plan, &fields, (&frame, &event.shown), trace) {
+            Ok(()) => self.show_traced(&mut tapping, &event.shown, &outcomes),
+            Err((reason, detail)) => self.refuse_event(&mut batch, reason, &detail, &event.shown),
         }
         batch.finish();
+        self.end_tapping(tapping);
     }
 }

@@ -13,11 +13,18 @@ pub(in crate::shard::decode) struct Frame {
     pub(super) time: Option<Timestamp>,
     pub(super) weight: Weight,
     pub(super) extra: u64,
+    /// Bits of the keys that were there: 1 time, 2 weight, 4 the event's name.
+    pub(super) seen: u8,
 }
 
 impl Frame {
     pub(in crate::shard::decode) fn new() -> Frame {
-        Frame { time: None, weight: Weight::ONE, extra: 0 }
+        Frame { time: None, weight: Weight::ONE, extra: 0, seen: 0 }
+    }
+
+    /// Of an event whose members are read from here on: what was read before is its name.
+    pub(super) fn of(members: &Object<'_>) -> Frame {
+        Frame { seen: if members.has_begun() { 4 } else { 0 }, ..Frame::new() }
     }
 }
 
@@ -25,9 +32,10 @@ impl Frame {
     /// Takes a member that is no field; true when it was one of those that every event may have.
     ///
     /// # Errors
-    /// A time or weight that is none.
+    /// A time or weight that is none; a key that was there already.
     pub(super) fn read(&mut self, key: Text<'_>, value: Value<'_>, options: &JsonOptions) -> Result<bool, Refusal> {
         if key.is(options.time_key.as_bytes()) {
+            self.see(1, &options.time_key)?;
             let mut plain = Vec::new();
             let value = match value {
                 Value::Null => return Ok(true),
@@ -40,15 +48,30 @@ impl Frame {
             return Ok(true);
         }
         if key.is(b"weight") {
+            self.see(2, "weight")?;
             let weight = match value {
                 Value::Null => return Ok(true),
                 Value::Number(number) => Weight::new(number),
                 _ => Err(RejectReason::BadWeight),
             };
-            self.weight = weight.map_err(|reason| (reason, "key \"weight\"".to_owned()))?;
+            self.weight = weight.map_err(|reason| (reason, format!("key \"weight\": {}", reason.hint())))?;
             return Ok(true);
         }
-        Ok(options.event.is_none() && key.is(options.event_key.as_bytes()))
+        let is_name = options.event.is_none() && key.is(options.event_key.as_bytes());
+        if is_name {
+            self.see(4, &options.event_key)?;
+        }
+        Ok(is_name)
+    }
+
+    /// Readers of JSON do not agree on which of two equal keys counts, so that neither does here.
+    #[inline]
+    fn see(&mut self, bit: u8, key: &str) -> Result<(), Refusal> {
+        if self.seen & bit != 0 {
+            return Err((RejectReason::DuplicateField, format!("key {key:?} stands in the event twice")));
+        }
+        self.seen |= bit;
+        Ok(())
     }
 
     pub(in crate::shard::decode) fn read_standard(&mut self, key: Text<'_>, value: Value<'_>) -> Result<bool, Refusal> {

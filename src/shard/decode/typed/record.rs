@@ -89,6 +89,7 @@ impl Decoder {
                     slot,
                     samples: 1,
                     dropped: slot.is_none().then_some(DropReason::SeriesLimit),
+                    recorded: Some((emitted.amount, weight.cells(), time)),
                 });
             }
         }
@@ -231,9 +232,10 @@ impl Decoder {
             }
         };
         if let Some(trace) = trace {
-            let applied = Applied { kind: amount.kind(), slot, metric, samples: 1 };
+            let applied = Applied { meta, slot, metric, samples: 1 };
             let slot = if dropped.is_some() { None } else { slot };
-            trace.push(LineOutcome::Accepted { metric: self.metric_of(&applied), slot, samples: 1, dropped });
+            let recorded = Some((amount, frame.weight.cells(), frame.time().unwrap_or(batch.arrival)));
+            trace.push(LineOutcome::Accepted { metric: self.metric_of(&applied), slot, samples: 1, dropped, recorded });
         }
     }
 }

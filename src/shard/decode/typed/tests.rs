@@ -35,6 +35,7 @@ fn metric(name: &str, kind: Kind, unit: Unit, labels: &[&str]) -> DeclaredMetric
         buckets: None,
         group: Group::Main,
         idle: None,
+        holds: None,
     }
 }
 
@@ -273,8 +274,24 @@ fn a_refused_event_names_event_field_and_source_and_records_nothing() {
         (r#"{"event":"gen","model":"m","ok":true,"took":1,"tokens":1.5}"#, RejectReason::WrongType, "\"tokens\""),
         (r#"{"event":"gen","model":"m","ok":true,"took":1,"payload":3}"#, RejectReason::WrongType, "deeper"),
         (r#"{"event":"gen","model":"m","model":"n","ok":true,"took":1}"#, RejectReason::DuplicateField, "\"model\""),
+        (
+            r#"{"event":"gen","event":"moved","model":"m","ok":true,"took":1}"#,
+            RejectReason::DuplicateField,
+            "\"event\"",
+        ),
+        (r#"{"model":"m","event":"gen","ok":true,"took":1,"event":"gen"}"#, RejectReason::DuplicateField, "\"event\""),
+        (
+            r#"{"event":"gen","model":"m","ok":true,"took":1,"time":1700000000,"time":1700000000}"#,
+            RejectReason::DuplicateField,
+            "\"time\"",
+        ),
+        (
+            r#"{"event":"gen","model":"m","ok":true,"took":1,"weight":1,"weight":9}"#,
+            RejectReason::DuplicateField,
+            "\"weight\"",
+        ),
         (r#"{"event":"gen","model":"m","ok":true,"took":-1}"#, RejectReason::Negative, "\"took\""),
-        (r#"{"event":"gen","model":"m","ok":true,"took":1,"weight":0}"#, RejectReason::BadWeight, "weight"),
+        (r#"{"event":"gen","model":"m","ok":true,"took":1,"weight":0}"#, RejectReason::BadWeight, "from 1 to 1048576"),
         (r#"{"event":"gen","model":"m","ok":true,"took":1,"time":"noon"}"#, RejectReason::BadTimestamp, "\"time\""),
         (r#"{"event":"gen","model":"m","ok":true,"took":1"#, RejectReason::BadJson, "too early"),
         (r#"{"event":"gen","model":"m","ok":true,"took":1} x"#, RejectReason::BadJson, "after"),
@@ -451,6 +468,12 @@ fn samples_in_json_need_no_schema() {
         (r#"{"metric":"hits","type":"gauge","value":1}"#, RejectReason::TypeConflict),
         (r#"{"metric":"hits","type":"meter","value":1}"#, RejectReason::UnknownType),
         (r#"{"metric":"hits","type":"counter"}"#, RejectReason::MissingField),
+        (r#"{"metric":"hits","type":"counter","value":3,"op":"set"}"#, RejectReason::WrongType),
+        (r#"{"metric":"wait","type":"timing","value":3,"op":"set"}"#, RejectReason::WrongType),
+        (r#"{"metric":"users","type":"set","value":"a","op":"add"}"#, RejectReason::WrongType),
+        (r#"{"metric":"hits","metric":"temp","type":"counter","value":3}"#, RejectReason::DuplicateField),
+        (r#"{"metric":"hits","type":"counter","value":3,"value":null}"#, RejectReason::DuplicateField),
+        (r#"{"metric":"hits","type":"counter","value":3,"time":1,"time":2}"#, RejectReason::DuplicateField),
         (r#"{"metric":"wait","type":"timing","value":1,"unit":"By"}"#, RejectReason::WrongType),
         (r#"{"unit":"By","metric":"wait","value":1,"type":"timing"}"#, RejectReason::WrongType),
         (r#"{"metric":"","type":"counter","value":1}"#, RejectReason::EmptyName),
@@ -473,7 +496,7 @@ fn a_traced_event_says_what_each_sample_became() {
     let names: Vec<String> = outcomes
         .iter()
         .map(|(_, outcome)| match outcome {
-            LineOutcome::Accepted { metric, slot: Some(_), samples: 1, dropped: None } => metric.name.to_string(),
+            LineOutcome::Accepted { metric, slot: Some(_), samples: 1, dropped: None, .. } => metric.name.to_string(),
             other => panic!("{other:?}"),
         })
         .collect();
