@@ -77,7 +77,10 @@
 //! | [`sink`] | what tells the world: the bodies of a scrape |
 //! | [`pipeline`] | the file as written, the plan as meant, the running graph, [`Pipeline`] |
 //! | [`http`] | the front door: routes, formats, token; no logic |
-//! | [`cli`] | `run`, `init`, `check`, `generate`, `send`, `healthcheck` |
+//! | [`cli`] | `run`, `init`, `check`, `generate`, `send`, `tap`, `healthcheck` |
+//!
+//! Whoever taps an edge is served from beside the flow: `shard/tap/` (who looks, how much is shown), `shard/decode/tapped.rs`,
+//! `pipeline/tap/` (filters, deltas, lines), `http/tap.rs`.
 //!
 //! To follow one line from the socket to the scrape: `source/reactor.rs` reads a datagram, `shard/decode.rs` takes
 //! its buffer in stages, `codec/dogstatsd/fast.rs` parses, `shard/cache.rs` finds the slot (on a miss `rule/mod.rs`
@@ -124,7 +127,7 @@ pub mod http;
 pub mod cli;
 
 pub use event::{Clock, CommitId, Labels, ManualClock, Metric, SystemClock, Timestamp};
-pub use pipeline::{BuildError, Builder, Pipeline, ReadError, Report, StartError};
+pub use pipeline::{BuildError, Builder, Pipeline, ReadError, Report, ResetError, StartError};
 pub use sink::scrape::{ScrapeBody, ScrapeFormat, ScrapeRequest};
 pub use source::inproc::shared::{Counter, Gauge, Histogram, Set};
 pub use source::inproc::{

@@ -14,10 +14,11 @@ use super::reader::At;
 use super::tables::{DefaultsTable, LimitsTable, StoreTable};
 use super::value::{show_duration, show_size};
 use super::written::{Bytes, Nanos, TextMap};
-use super::{build_edge, build_expr, build_label, build_metric, build_source, build_typed, build_widgets};
+use super::{build_edge, build_expr, build_label, build_metric, build_source, build_typed, build_widgets, holds};
 use crate::event::{Expose, LABEL_VALUE_BYTES_MAX, SliceWidth, is_reserved};
 use crate::rule::typed::TypedConfig;
 use crate::rule::{ExtraLabels, escape_label_name, is_label_name};
+use crate::store::PAIRS_MAX;
 use std::cell::RefCell;
 use std::path::Path;
 
@@ -54,7 +55,7 @@ pub(super) fn plan(config: &Config, errors: &mut Diagnostics) -> Option<Plan> {
     let labels = constant_labels(&top.labels, errors);
     let defaults = defaults(&config.defaults, window_slices, &config.limits, errors);
     let store = store(&config.store, &name, slice, errors);
-    let limits = limits(&config.limits, errors);
+    let limits = limits(&config.limits, &store, errors);
     let sources = build_source::sources(config, errors);
     let events = build_typed::events(config, errors);
     build_source::check_events(config, &events, errors);
@@ -73,7 +74,7 @@ pub(super) fn plan(config: &Config, errors: &mut Diagnostics) -> Option<Plan> {
     build_label::warn_unbounded(&context.scope.unbounded.borrow(), errors);
     build_expr::check(config, &names, errors);
     let shown = build_widgets::Shown::build(config, &events, errors);
-    let plan = Plan {
+    let mut plan = Plan {
         typed: TypedConfig {
             // Whoever declares no event at all wants to see which come in, and refuses none.
             count_unknown: config.events.is_empty(),
@@ -86,6 +87,7 @@ pub(super) fn plan(config: &Config, errors: &mut Diagnostics) -> Option<Plan> {
         rules_files: shown.rules_files,
         tests: shown.tests,
         warnings: Diagnostics::new(),
+        accept: Vec::new(),
         name,
         slice,
         window_slices,
@@ -103,6 +105,7 @@ pub(super) fn plan(config: &Config, errors: &mut Diagnostics) -> Option<Plan> {
         metrics,
         built_in: false,
     };
+    holds::fill(&mut plan);
     check_memory(&plan, config, errors);
     Some(plan)
 }
@@ -377,7 +380,10 @@ fn tiers(table: &StoreTable, memory: bool, slice: i64, errors: &mut Diagnostics)
     tiers
 }
 
-fn limits(table: &LimitsTable, errors: &mut Diagnostics) -> LimitsPlan {
+/// What the computed need may reach unless the file says so, beside a store that is in memory itself.
+const MEMORY_BYTES: u64 = 2 << 30;
+
+fn limits(table: &LimitsTable, store: &StorePlan, errors: &mut Diagnostics) -> LimitsPlan {
     /// Ids are u32, and the fixed memory of more series than this passes 80 GB.
     const SERIES_MAX: u64 = 100_000_000;
     let mut count = |at: &Option<At<u64>>, key: &str, default: u64, max: u64| match at {
@@ -393,6 +399,7 @@ fn limits(table: &LimitsTable, errors: &mut Diagnostics) -> LimitsPlan {
     let series_per_metric = count(&table.series_per_metric, "series_per_metric", 100_000, SERIES_MAX).min(series);
     let stored_series = count(&table.stored_series, "stored_series", series * 4, u64::from(u32::MAX));
     let cells = count(&table.cells, "cells", 50_000_000, 1 << 40);
+    let pairs = count(&table.pairs, "pairs", PAIRS_MAX as u64, SERIES_MAX);
     if stored_series < series
         && let Some(at) = &table.stored_series
     {
@@ -401,6 +408,7 @@ fn limits(table: &LimitsTable, errors: &mut Diagnostics) -> LimitsPlan {
             Diagnostic::new(&at.place, message).note("every live series is stored; the default is 4 times as many"),
         );
     }
+    let in_memory = if store.path == StorePath::Memory { store.max_size } else { 0 };
     let mut size = |at: &Option<At<Bytes>>, key: &str, default: u64| match at {
         Some(at) if at.value.0 < 1 << 20 => {
             let message = format!("limits.{key} = \"{}\" is too small", show_size(at.value.0));
@@ -415,8 +423,9 @@ fn limits(table: &LimitsTable, errors: &mut Diagnostics) -> LimitsPlan {
         series_per_metric: series_per_metric as u32,
         stored_series: stored_series as u32,
         cells,
+        pairs: pairs as u32,
         pending: size(&table.pending, "pending", 256 << 20),
-        memory: size(&table.memory, "memory", 2 << 30),
+        memory: size(&table.memory, "memory", MEMORY_BYTES + in_memory),
         idle: nanos(&table.idle, "limits.idle", DAY, SECOND..=i64::MAX, errors),
     }
 }
@@ -436,5 +445,7 @@ fn check_memory(plan: &Plan, config: &Config, errors: &mut Diagnostics) {
     for (name, bytes, how) in &need.parts {
         diagnostic = diagnostic.note(format!("{name}: {} MiB ({how})", bytes.div_ceil(1 << 20)));
     }
-    errors.push(diagnostic.note("raise limits.memory, or lower limits.series, limits.cells or limits.pending"));
+    errors.push(
+        diagnostic.note("raise limits.memory, or lower limits.series, limits.cells, limits.pairs or limits.pending"),
+    );
 }

@@ -7,7 +7,10 @@ use super::config::PipelineFile;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::paths::beside;
 use super::plan::{HttpPlan, ListenAddress, Secret, Token};
+use super::reader::At;
 use super::tables::HttpTable;
+use super::written::SecretText;
+
 use std::net::SocketAddr;
 
 /// `[http]`.
@@ -38,7 +41,9 @@ pub(super) fn http(table: &HttpTable, files: &[PipelineFile], errors: &mut Diagn
     if !enabled {
         listen.clear();
     }
-    let token = token(table, files, errors);
+    let token = secret(("token", &table.token), &table.token_file, "METRICS_TOKEN", files, errors);
+    let admin = ("admin_token", &table.admin_token);
+    let admin_token = secret(admin, &table.admin_token_file, "ADMIN_TOKEN", files, errors);
     let open = listen.iter().find(|a| matches!(a, ListenAddress::Tcp(address) if !address.ip().is_loopback()));
     if let (Some(open), None) = (open, &token) {
         let at = table.token.as_ref().map(|at| &at.place).or(table.listen.as_ref().map(|at| &at.place));
@@ -47,25 +52,35 @@ pub(super) fn http(table: &HttpTable, files: &[PipelineFile], errors: &mut Diagn
             "set token_file, or token = \"${METRICS_TOKEN}\"; no token is accepted on loopback and Unix sockets only",
         ));
     }
-    HttpPlan { listen, token, created: table.created.as_ref().is_some_and(|at| at.value) }
+    HttpPlan { listen, token, admin_token, created: table.created.as_ref().is_some_and(|at| at.value) }
 }
 
-fn token(table: &HttpTable, files: &[PipelineFile], errors: &mut Diagnostics) -> Option<Token> {
-    if let (Some(token), Some(_)) = (&table.token, &table.token_file)
+/// A token that stands in the environment or in a file of its own.
+fn secret(
+    (key, value): (&str, &Option<At<SecretText>>),
+    file: &Option<At<String>>,
+    variable: &str,
+    files: &[PipelineFile],
+    errors: &mut Diagnostics,
+) -> Option<Token> {
+    if let (Some(token), Some(_)) = (value, file)
         && !token.value.text.is_empty()
     {
-        errors.push(Diagnostic::new(&token.place, "both token and token_file are set").note("keep one of them"));
+        let d = Diagnostic::new(&token.place, format!("both {key} and {key}_file are set"));
+        errors.push(d.note("keep one of them"));
     }
-    if let Some(at) = &table.token
+    if let Some(at) = value
         && !at.value.text.is_empty()
     {
         if at.value.literal {
             let d = Diagnostic::new(&at.place, "a token does not stand in the file itself");
-            errors.push(d.note("write token = \"${METRICS_TOKEN:-}\", or token_file = \"/run/secrets/metrics_token\""));
+            let path = variable.to_lowercase();
+            errors
+                .push(d.note(format!("write {key} = \"${{{variable}:-}}\", or {key}_file = \"/run/secrets/{path}\"")));
         }
         return Some(Token::Value(Secret::new(at.value.text.clone())));
     }
-    let at = table.token_file.as_ref().filter(|at| !at.value.is_empty())?;
+    let at = file.as_ref().filter(|at| !at.value.is_empty())?;
     Some(Token::File(beside(at, files)))
 }
 

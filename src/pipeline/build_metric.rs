@@ -189,6 +189,7 @@ fn metric(
         buckets: buckets_of(table, shown, unit, scale, errors),
         group: group_of(table, errors),
         idle,
+        holds: None,
         name,
     };
     names.add(&metric, !is_off(entry, &feeds));

@@ -8,13 +8,13 @@ use super::build_edge::address;
 use super::build_typed::{Event, unknown_event};
 use super::config::{Config, PipelineFile, SourceTable};
 use super::diagnostic::{Diagnostic, Diagnostics};
-use super::graph::{HTTP_LINES, IN_PROCESS};
 use super::paths::beside;
 use super::plan::{
     GpuPlan, HostPlan, Listener, MappingPlan, ProcessMatch, ProcessPlan, ReaderThreads, SocketPlan, SourceKind,
     SourcePlan,
 };
 use super::reader::At;
+use super::roster::{HTTP_LINES, IN_PROCESS};
 use super::tables::{ProcessTable, SocketTable};
 use super::written::Nanos;
 use crate::event::Kind;

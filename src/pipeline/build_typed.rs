@@ -10,6 +10,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::forms::FieldWritten;
 use super::reader::At;
 use super::tables::{DeriveTable, EventTable, PairTable};
+use crate::delta::kept::KEEP_MAX;
 use crate::rule::is_label_name;
 use crate::rule::typed::{
     Class, DeriveFrom, DeriveSpec, EventSpec, FIELDS_MAX, FieldSpec, FieldType, PairSpec, whole_text,
@@ -35,8 +36,6 @@ pub(super) fn type_word(ty: FieldType) -> &'static str {
 
 /// Longest name of an event or a pair: it becomes the value of a label.
 const NAME_BYTES_MAX: usize = 200;
-/// Most kept events of one name: they are kept whole, at some 500 bytes each.
-const KEEP_MAX: u64 = 100_000;
 /// Most distinct values of a derived text: each is kept.
 const DISTINCT_MAX: u64 = 1_000_000;
 /// Most keys of a path.
@@ -137,11 +136,11 @@ fn event(name: &At<String>, table: &EventTable, errors: &mut Diagnostics) -> Opt
     }
     let mut keep = 0;
     if let Some(at) = &table.keep {
-        if at.value > KEEP_MAX {
+        if at.value > u64::from(KEEP_MAX) {
             let message = format!("keep = {} is out of range", at.value);
             own.push(Diagnostic::new(&at.place, message).note(format!("at most {KEEP_MAX}")));
         }
-        keep = at.value.min(KEEP_MAX) as u32;
+        keep = at.value.min(u64::from(KEEP_MAX)) as u32;
     }
     let broken = !own.is_empty();
     errors.append(own);

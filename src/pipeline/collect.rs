@@ -1,175 +1,30 @@
-//! The collectors' threads: sources `internal`, `host`, `process` and `gpu`, which read values instead of sockets.
+//! What the collectors do: sources `internal`, `host`, `process` and `gpu`, which read values instead of sockets.
 //!
 //! In: the clock, the store's status, this machine, its cards. Out: samples through in-process producers, like anyone
 //! else's. Invariant: a collector that fails says so once and leaves the pipeline running.
 
-use super::names::shown_as;
-use super::plan::{GpuPlan, HostPlan, Plan, ProcessMatch, ProcessPlan, SourceKind};
-use crate::actor::{Failures, Thread, spawn};
-use crate::channel::{Ended, Receiver, Sender, bounded};
+use super::plan::{GpuPlan, HostPlan, ProcessMatch, ProcessPlan};
+use crate::channel::{Ended, Receiver};
 use crate::delta::SeriesTable;
-use crate::event::{Clock, CommitId, Kind, SourceIndex, Unit};
-use crate::record::{Recorded, Recorder};
+use crate::event::{Clock, Kind, Unit};
 use crate::rule::typed::{LabelSource, SourceFeed};
 use crate::rule::{MetricSpec, Rules, is_reserved_name};
-use crate::shard::{LineOutcome, ShardHandle};
 use crate::source::gpu::GpuCollector;
 use crate::source::host::{HostCollector, HostOptions};
 use crate::source::inproc::{LocalCounter, LocalGauge, LocalHistogram, Producer, Producers};
 use crate::source::process::{ProcessCollector, ProcessFinder};
 use crate::store::StoreHandle;
-use crate::view::View;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The source of the pipeline's own metrics.
-const INTERNAL: SourceIndex = SourceIndex(0);
 /// How often `internal` looks.
 const INTERNAL_EVERY: Duration = Duration::from_secs(1);
 /// Two readings of the processors must lie this far apart.
 const CPU_APART: Duration = Duration::from_millis(250);
 
-/// The running collectors.
-pub(super) struct Collectors {
-    /// Dropping them ends the threads.
-    stops: Vec<Sender<()>>,
-    threads: Vec<Thread>,
-}
-
-impl Collectors {
-    /// Starts the thread that evaluates recorded expressions; what they come to is input of `internal`.
-    pub(super) fn record(
-        &mut self,
-        recorder: Recorder,
-        regroup: Regroup,
-        view: View,
-        shard: ShardHandle,
-        failures: &Failures,
-    ) -> std::io::Result<()> {
-        let (stop, stopped) = bounded::<()>(1);
-        let thread = spawn("record", failures, move || record(recorder, &regroup, &view, &shard, &stopped))?;
-        self.stops.push(stop);
-        self.threads.push(thread);
-        Ok(())
-    }
-
-    pub(super) fn stop(self) {
-        drop(self.stops);
-        self.threads.into_iter().for_each(Thread::join);
-    }
-}
-
-/// Starts one thread for each collecting source.
-pub(super) fn start(
-    plan: &Plan,
-    producers: &dyn Fn(SourceIndex) -> Arc<Producers>,
-    store: &StoreHandle,
-    rules: &Arc<Rules>,
-    table: &Arc<SeriesTable>,
-    clock: &Arc<dyn Clock>,
-    failures: &Failures,
-) -> std::io::Result<Collectors> {
-    let mut collectors = Collectors { stops: Vec::new(), threads: Vec::new() };
-    for (index, source) in plan.sources.iter().enumerate().filter(|(_, source)| source.enabled) {
-        let producers = producers(SourceIndex(index as u16));
-        let (stop, stopped) = bounded::<()>(1);
-        let thread = match &source.kind {
-            SourceKind::Socket(_) => continue,
-            SourceKind::Internal => {
-                let (store, table) = (store.clone(), Arc::clone(table));
-                let rules = Arc::clone(rules);
-                spawn(&source.name, failures, move || internal(&producers, &store, &rules, &table, &stopped))?
-            }
-            SourceKind::Host(host) => {
-                let (host, rules, clock) = (host.clone(), Arc::clone(rules), Arc::clone(clock));
-                let name = source.name.clone();
-                spawn(&source.name, failures, move || {
-                    collect_host(&name, &host, &producers, &rules, &*clock, &stopped)
-                })?
-            }
-            SourceKind::Process(process) => {
-                let (process, rules, clock) = (process.clone(), Arc::clone(rules), Arc::clone(clock));
-                let (name, prefix) = (source.name.clone(), shown_as(source));
-                spawn(&source.name, failures, move || {
-                    let Some(into) = Into::new(&producers, &rules, &name, prefix, "process") else { return };
-                    collect_process(&name, &process, into, &*clock, &stopped)
-                })?
-            }
-            SourceKind::Gpu(gpu) => {
-                let (gpu, rules) = (gpu.clone(), Arc::clone(rules));
-                let (name, prefix) = (source.name.clone(), shown_as(source));
-                spawn(&source.name, failures, move || {
-                    let Some(into) = Into::new(&producers, &rules, &name, prefix, "gpu") else { return };
-                    collect_gpu(&name, &gpu, into, &stopped)
-                })?
-            }
-        };
-        collectors.stops.push(stop);
-        collectors.threads.push(thread);
-    }
-    Ok(collectors)
-}
-
-/// Where a reload leaves the next group of recorded expressions.
-pub(super) type Regroup = Arc<Mutex<Option<Vec<Recorded>>>>;
-
-/// How often to look for a commit that a recorded expression has not seen.
-const RECORD_EVERY: Duration = Duration::from_millis(100);
-/// Bytes of results in one message to the shard.
-const RECORD_BYTES_MAX: usize = 1 << 20;
-
-fn record(mut recorder: Recorder, regroup: &Regroup, view: &View, shard: &ShardHandle, stopped: &Receiver<()>) {
-    let mut seen = CommitId(0);
-    while goes_on(stopped, RECORD_EVERY) {
-        if let Some(group) = regroup.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            recorder.replace(group);
-        }
-        let commit = view.last_commit();
-        if commit == seen {
-            continue;
-        }
-        seen = commit;
-        let results = match recorder.advance(view.last_commit_time()) {
-            Ok(results) => results,
-            Err(error) => {
-                tracing::warn!(%error, "recorded expressions wait for the store");
-                continue;
-            }
-        };
-        let mut lines = Vec::new();
-        for (at, result) in results.iter().enumerate() {
-            lines.extend_from_slice(crate::record::event(result).as_bytes());
-            lines.push(b'\n');
-            if lines.len() < RECORD_BYTES_MAX && at + 1 < results.len() {
-                continue;
-            }
-            let sent = shard.lines(
-                INTERNAL,
-                std::mem::take(&mut lines),
-                Box::new(|outcomes| {
-                    // Of thousands of results only the first is named: the others mostly fail alike.
-                    let mut refused = outcomes.into_iter().filter_map(|(line, outcome)| match outcome {
-                        LineOutcome::Refused(reason, detail) => Some((line, reason, detail)),
-                        _ => None,
-                    });
-                    if let Some((line, reason, detail)) = refused.next() {
-                        let others = refused.count();
-                        tracing::warn!(%reason, detail, line, others, "results of recorded expressions were refused");
-                    }
-                }),
-            );
-            if sent.is_err() {
-                tracing::warn!(
-                    "results of recorded expressions found no room in the shard; the next slice has new ones"
-                );
-            }
-        }
-    }
-}
-
 /// Waits; false when it is time to end.
-fn goes_on(stopped: &Receiver<()>, wait: Duration) -> bool {
+pub(super) fn goes_on(stopped: &Receiver<()>, wait: Duration) -> bool {
     stopped.recv_timeout(wait) == Err(Ended::TimedOut)
 }
 
@@ -222,11 +77,20 @@ fn series_key(name: &str, labels: &[(&str, &str)]) -> String {
     std::iter::once(name).chain(values).collect::<Vec<_>>().join("\u{1}")
 }
 
-fn internal(
+/// What `internal` has counted, so that it goes on from there when it is switched off and on again.
+#[derive(Default)]
+pub(super) struct Counted {
+    steps: u64,
+    late: u64,
+    overflowed: HashMap<String, u64>,
+}
+
+pub(super) fn internal(
     producers: &Arc<Producers>,
     store: &StoreHandle,
     rules: &Rules,
     table: &SeriesTable,
+    counted: &Mutex<Counted>,
     stopped: &Receiver<()>,
 ) {
     let Some(mut own) = Own::new(producers, rules) else { return };
@@ -239,29 +103,29 @@ fn internal(
     own.declare("hydrograph_overflowed_total", Kind::Counter, "Resolutions past a limit of series", "internal");
     let durations: Option<LocalHistogram> =
         own.producer.histogram_exact("hydrograph_commit_duration_seconds", &[]).ok();
-    let (mut steps, mut late) = (0, 0);
-    let mut overflowed: HashMap<String, u64> = HashMap::new();
     loop {
         let status = store.status();
         own.set("hydrograph_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         // Making a handle takes the table's lock, so what is read under it is copied out first.
         let (live, refused): (u32, Vec<(String, u64)>) = {
             let table = table.lock();
-            let refused = table.overflowed().iter().map(|(metric, count)| (metric.name.to_string(), *count));
+            let refused = table.overflowed().iter().map(|known| (known.metric.name.to_string(), known.count));
             (table.live(), refused.collect())
         };
         own.set("hydrograph_series", &[("state", "live")], f64::from(live));
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         for (metric, count) in refused {
-            let seen = overflowed.entry(metric.clone()).or_insert(0);
+            let seen = counted.overflowed.entry(metric.clone()).or_insert(0);
             own.add("hydrograph_overflowed_total", &[("metric", &metric)], (count - *seen) as f64);
             *seen = count;
         }
         for (name, bytes) in &status.tables {
             own.set("hydrograph_store_bytes", &[("table", name)], *bytes as f64);
         }
-        own.add("hydrograph_clock_steps_total", &[], (status.clock_steps - steps) as f64);
-        own.add("hydrograph_late_ticks_total", &[], (status.late_ticks - late) as f64);
-        (steps, late) = (status.clock_steps, status.late_ticks);
+        own.add("hydrograph_clock_steps_total", &[], (status.clock_steps - counted.steps) as f64);
+        own.add("hydrograph_late_ticks_total", &[], (status.late_ticks - counted.late) as f64);
+        (counted.steps, counted.late) = (status.clock_steps, status.late_ticks);
+        drop(counted);
         if let Some(histogram) = &durations {
             for nanos in store.take_durations() {
                 histogram.observe_nanos(nanos.max(0) as u64);
@@ -346,7 +210,7 @@ fn make_handle(producer: &Producer, feed: &SourceFeed, labels: &[(&str, &str)]) 
     })
 }
 
-fn collect_host(
+pub(super) fn collect_host(
     source: &str,
     plan: &HostPlan,
     producers: &Arc<Producers>,
@@ -388,7 +252,7 @@ fn collect_host(
 }
 
 /// Where the gauges of a collector go: to the metrics that name its values, else to one metric for each value.
-struct Into<'p> {
+pub(super) struct Into<'p> {
     fed: Option<Fed<'p>>,
     own: Own<'p>,
     /// What stands before an undeclared name.
@@ -398,7 +262,7 @@ struct Into<'p> {
 }
 
 impl<'p> Into<'p> {
-    fn new(
+    pub(super) fn new(
         producers: &Arc<Producers>,
         rules: &'p Rules,
         source: &str,
@@ -440,7 +304,13 @@ impl<'p> Into<'p> {
     }
 }
 
-fn collect_process(source: &str, plan: &ProcessPlan, mut into: Into<'_>, clock: &dyn Clock, stopped: &Receiver<()>) {
+pub(super) fn collect_process(
+    source: &str,
+    plan: &ProcessPlan,
+    mut into: Into<'_>,
+    clock: &dyn Clock,
+    stopped: &Receiver<()>,
+) {
     let finder = match &plan.matches {
         ProcessMatch::PidFile(path) => ProcessFinder::PidFile(path.clone()),
         ProcessMatch::Command(text) => ProcessFinder::Command(text.clone()),
@@ -473,7 +343,7 @@ fn collect_process(source: &str, plan: &ProcessPlan, mut into: Into<'_>, clock: 
     }
 }
 
-fn collect_gpu(source: &str, plan: &GpuPlan, mut into: Into<'_>, stopped: &Receiver<()>) {
+pub(super) fn collect_gpu(source: &str, plan: &GpuPlan, mut into: Into<'_>, stopped: &Receiver<()>) {
     let mut collector = GpuCollector::new(plan.library.clone());
     let mut was_there = None;
     loop {

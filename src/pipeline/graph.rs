@@ -5,12 +5,17 @@
 //! panic in any actor is remembered and ends the whole (one for all).
 
 mod listeners;
+mod settings;
 
-use super::collect::{self, Collectors, Regroup};
+use super::collectors::{Collectors, Kit, Regroup};
+use super::memory::key_caches_bytes;
+use super::overflow::Overflows;
 use super::paths::{self, Environment, PathError};
-use super::plan::{Listener, Plan, ReaderThreads, SourceKind, SourcePlan, StorePath};
-use super::recording;
-use super::reload::Loader;
+use super::plan::{Listener, Plan, ReaderThreads, SocketPlan, SourceKind, SourcePlan, StorePath};
+use super::reload::{Follower, Loader};
+use super::roster::Roster;
+use super::tap::TappedFold;
+use super::{holds, recording};
 use crate::actor::{Failures, Thread, spawn};
 use crate::channel::{Waker, bounded};
 use crate::delta::epoch::{ReplayPort, SealSink, ShardPort};
@@ -19,20 +24,22 @@ use crate::event::{Clock, CommitId, Labels, LabelsBuilder, Metric, ShardIndex, S
 use crate::query::world::Worlds;
 use crate::record::Recorder;
 use crate::rule::{Rules, SharedRules};
-use crate::shard::ring::RingPolicy;
-use crate::shard::{Acceptance, Decoder, JsonOptions, RecentRejects, Shard, ShardHandle};
-use crate::source::inproc::{Producers, RING_CAPACITY};
+use crate::shard::{Acceptance, Decoder, RecentRejects, Shard, ShardHandle};
+use crate::source::inproc::Producers;
 use crate::source::listener::{BindError, BoundListener, FileAccess, ListenerSpec, bind, warn_of_short_datagram_queue};
 use crate::source::reactor::Reactor;
 use crate::source::shard_loop::{Buffers, ShardLoop};
 use crate::source::split::{ShardInbox, SplitReader};
 use crate::store::{
-    EventsPlan, Ledger, LedgerConfig, LedgerPath, Store, StoreActor, StoreError, StoreHandle, StoreLimits,
+    EventsPlan, Ledger, LedgerConfig, LedgerPath, SeriesDef, Store, StoreActor, StoreError, StoreHandle, StoreLimits,
     store_channel,
 };
 use crate::view::{View, view};
-use listeners::bind_all;
+pub(super) use listeners::Listeners;
 use rustix::event::{PollFd, PollFlags, poll};
+pub(super) use settings::{acceptance, cache_bytes, pin_declared, store_limits, table_limits};
+use settings::{ledger_config, retire_accepted};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
@@ -42,10 +49,11 @@ use std::time::Duration;
 const READER_QUEUE: usize = 32;
 /// From this many cores on readers have threads of their own, unless the file says otherwise.
 const SPLIT_CORES: usize = 4;
-/// Raw keys that a decoder may keep for each series of the limit.
-const CACHE_BYTES_PER_SERIES: usize = 256;
 /// How long a stop waits for the sockets to be drained.
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
+
+/// What the store may take beyond its patience: an attempt that is under way, and closing the file.
+const STORE_END: Duration = Duration::from_secs(2);
 
 /// Why a pipeline could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +75,9 @@ pub enum StartError {
     /// Not one listener of the built-in default could be bound.
     #[error("no listener could be bound: {0}")]
     NoListener(String),
+    /// An accepted name is none of a declared metric.
+    #[error("--accept {0}: no metric of the pipeline file has this name")]
+    Accept(String),
     /// Two declared metrics clash.
     #[error("metric {0:?} clashes with an earlier one")]
     Rules(String),
@@ -101,6 +112,8 @@ pub struct Report {
     pub last_commit: CommitId,
     /// What each source did since the start, by name.
     pub sources: Vec<(String, SourceTally)>,
+    /// What each source was accepted beyond that and was never committed; its recorded samples were still in flight.
+    pub uncommitted: Vec<(String, SourceTally)>,
     /// Of these, the sources of types `internal` and `host`, which nobody feeds.
     pub own: Vec<String>,
     /// Bytes of the store's file.
@@ -112,8 +125,17 @@ pub struct Report {
 impl Report {
     /// The sum over the sources that people feed: all but those of types `internal` and `host`.
     pub fn fed(&self) -> SourceTally {
+        self.sum(&self.sources)
+    }
+
+    /// What of these sources was never committed.
+    pub fn fed_uncommitted(&self) -> SourceTally {
+        self.sum(&self.uncommitted)
+    }
+
+    fn sum(&self, tallies: &[(String, SourceTally)]) -> SourceTally {
         let mut sum = SourceTally::default();
-        for (_, tally) in self.sources.iter().filter(|(name, _)| !self.own.contains(name)) {
+        for (_, tally) in tallies.iter().filter(|(name, _)| !self.own.contains(name)) {
             sum.merge(tally);
         }
         sum
@@ -134,11 +156,11 @@ pub(super) struct Graph {
     pub(super) shards: Vec<ShardHandle>,
     pub(super) recent: Arc<RecentRejects>,
     pub(super) producers: Arc<Producers>,
-    pub(super) listeners: Vec<ListenerState>,
+    pub(super) listeners: Mutex<Listeners>,
     pub(super) store_path: Option<PathBuf>,
     pub(super) is_new_store: bool,
-    /// Names by source index.
-    pub(super) sources: Vec<String>,
+    /// The sources by their numbers.
+    roster: RwLock<Arc<Roster>>,
     pub(super) failures: Failures,
     pub(super) started_at: crate::event::Timestamp,
     running: Mutex<Option<Running>>,
@@ -146,6 +168,8 @@ pub(super) struct Graph {
     pub(super) reloading: Mutex<()>,
     /// How its files are read again.
     pub(super) loader: OnceLock<Loader>,
+    /// What follows its plan.
+    pub(super) follower: OnceLock<Arc<dyn Follower>>,
 }
 
 /// What a stop takes down, in this order.
@@ -160,14 +184,14 @@ struct Running {
     store: Thread,
 }
 
-/// The source of in-process producers and the one of `POST /api/v1/lines`, behind those of the plan.
-pub(super) const IN_PROCESS: &str = "process";
-pub(super) const HTTP_LINES: &str = "http";
-
 impl Graph {
-    pub(super) fn source_index(&self, name: &str) -> SourceIndex {
-        let at = self.sources.iter().position(|known| known == name).unwrap_or(0);
-        SourceIndex(at as u16)
+    /// The sources that there have been so far.
+    pub(super) fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_roster(&self, roster: Roster) {
+        *self.roster.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
     }
 
     /// The plan that it runs by now.
@@ -184,6 +208,21 @@ impl Graph {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Collectors begin and end as a plan says.
+    pub(super) fn collect(&self, plan: &Plan, roster: &Roster) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running.as_mut()
+            && let Err(error) = running.collectors.follow(plan, roster)
+        {
+            tracing::error!(%error, "a collector has no thread");
+        }
+    }
+
+    /// True when threads of their own read the sockets.
+    pub(super) fn reads_apart(plan: &Plan) -> bool {
+        is_split(plan, std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
     pub(super) fn constant_labels(&self) -> Labels {
         let plan = self.plan();
         let mut constant = LabelsBuilder::new();
@@ -193,16 +232,9 @@ impl Graph {
         constant.build().unwrap_or_default()
     }
 
-    /// Metrics that met a limit, with how often and the label that has the most values.
-    pub(super) fn overflows(&self) -> Vec<(String, u64, String)> {
-        let table = self.table.lock();
-        let mut all: Vec<_> = table
-            .overflowed()
-            .iter()
-            .map(|(metric, count)| (metric.name.to_string(), *count, table.widest_label(metric).unwrap_or_default()))
-            .collect();
-        all.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
-        all
+    /// The metrics that met a limit most often.
+    pub(super) fn overflows(&self, worst: usize) -> Overflows {
+        Overflows::of(&self.table.lock(), self.plan().limits.series_per_metric, worst)
     }
 
     /// Starts everything.
@@ -214,46 +246,35 @@ impl Graph {
             constant.push(key.as_str(), value.as_str());
         }
         let constant = constant.build().map_err(|reason| StartError::Rules(reason.to_string()))?;
-        let limits = TableLimits { series: plan.limits.series, series_per_metric: plan.limits.series_per_metric };
-        let table = Arc::new(SeriesTable::new(limits, constant));
-        let (bound, listeners) = bind_all(&plan, environment)?;
+        let table = Arc::new(SeriesTable::new(table_limits(&plan), constant));
+        let roster = Roster::new(&plan);
+        let mut listeners = Listeners::bind(&plan, &roster, environment)?;
         let cells = usize::try_from(plan.limits.cells).unwrap_or(usize::MAX);
         let (fold, view) = view(Arc::clone(&table), plan.slice, cells);
         let (ledger_config, store_path) = ledger_config(&plan, environment)?;
         let is_new_store = store_path.as_ref().is_none_or(|path| !path.exists());
-        let ledger = Ledger::open(&ledger_config, now)?;
+        let mut ledger = Ledger::open(&ledger_config, now)?;
+        retire_accepted(&plan, &mut ledger)?;
         let worlds = Arc::new(Worlds::new(view.clone(), ledger.reader()));
-        let mut sources: Vec<String> = plan.sources.iter().map(|source| source.name.clone()).collect();
-        sources.push(IN_PROCESS.into());
-        sources.push(HTTP_LINES.into());
-        let in_process = SourceIndex(sources.len() as u16 - 2);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shard_count = cores.clamp(1, 64);
-        let store_limits = StoreLimits {
-            slice: plan.slice,
-            lateness: plan.lateness,
-            hold_max: plan.hold_max,
-            keep: keep_of(&plan),
-            pending: usize::try_from(plan.limits.pending).unwrap_or(usize::MAX),
-        };
         pin_declared(&rules.declared(), &rules, &table);
+        holds::declare(&plan, &rules);
+        let recent = Arc::new(RecentRejects::new());
         let mut store = Store::recover(
             ledger,
-            Box::new(fold),
+            Box::new(TappedFold::new(fold, Arc::clone(recent.taps()))),
             Arc::clone(&table),
             &rules,
-            with_codecs(&plan, &sources),
-            store_limits,
+            roster.codecs(),
+            store_limits(&plan),
             shard_count,
             now,
         )?;
-        store.set_plan(EventsPlan::of(&plan.typed));
+        store.set_plan(EventsPlan::of(&plan.typed, plan.limits.pairs));
         let (handle, inbox) = store_channel();
-        let recent = Arc::new(RecentRejects::new());
         let failures = Failures::new();
-        let acceptance = Acceptance { slice: plan.slice, accept_late: plan.accept_late, max_future: plan.max_future };
-        let cache_bytes = (plan.limits.series as usize).saturating_mul(CACHE_BYTES_PER_SERIES).max(16 << 20);
-        let json: Arc<[JsonOptions]> = plan.sources.iter().map(json_options).collect();
+        let json = roster.json_options();
         let mut shards = Vec::new();
         let mut handles = Vec::new();
         for index in 0..shard_count {
@@ -261,9 +282,9 @@ impl Graph {
                 Arc::clone(&rules),
                 Arc::clone(&table),
                 Arc::clone(&recent),
-                acceptance,
+                acceptance(&plan),
                 hash_seed(now.0, index),
-                cache_bytes,
+                cache_bytes(&plan),
             );
             decoder.set_json_options(Arc::clone(&json));
             let sink: Arc<dyn SealSink> = Arc::new(handle.clone());
@@ -288,7 +309,6 @@ impl Graph {
         let draining = Arc::new(AtomicBool::new(false));
         let drained = Arc::new(AtomicUsize::new(0));
         let is_split = is_split(&plan, cores);
-        let (split, fused) = if is_split { (bound, Vec::new()) } else { (Vec::new(), bound) };
         let reader_stop = Arc::new(AtomicBool::new(false));
         let mut inboxes = Vec::new();
         let reader_count = if is_split { (cores / 4).clamp(1, 4) } else { 0 };
@@ -299,12 +319,10 @@ impl Graph {
             recyclers.push(receiver);
             empties.push(sender);
         }
-        let mut per_shard: Vec<Vec<(SourceIndex, BoundListener)>> = vec![Vec::new(); shard_count];
-        for (at, listener) in fused.into_iter().enumerate() {
-            per_shard[at % shard_count].push(listener);
-        }
+        let mut dealt = listeners.deal(if is_split { reader_count } else { shard_count }, is_split).into_iter();
+        let mut reactors = Vec::new();
         let mut shard_threads = Vec::new();
-        for (index, (shard, listeners)) in shards.into_iter().zip(per_shard).enumerate() {
+        for (index, shard) in shards.into_iter().enumerate() {
             let buffers = if is_split {
                 let (sender, filled) = bounded(READER_QUEUE);
                 inboxes.push(ShardInbox { buffers: sender, waker: shard.waker().clone() });
@@ -313,7 +331,11 @@ impl Graph {
                 None
             };
             let waker = shard.waker().clone();
-            let reactor = Reactor::new(Arc::clone(&clock), index as u16, waker.clone(), listeners)?;
+            let sockets = if is_split { Vec::new() } else { dealt.next().unwrap_or_default() };
+            let reactor = Reactor::new(Arc::clone(&clock), index as u16, waker.clone(), sockets)?.share_of(shard_count);
+            if !is_split {
+                reactors.push(reactor.handle());
+            }
             let work = ShardLoop::new(shard, buffers, Arc::clone(&draining), now);
             let (drained, clock) = (Arc::clone(&drained), Arc::clone(&clock));
             shard_threads.push(spawn(&format!("shard-{index}"), &failures, move || {
@@ -325,7 +347,10 @@ impl Graph {
         for (index, recycler) in recyclers.into_iter().enumerate() {
             let waker = Waker::new()?;
             // Every reader polls every socket; the kernel wakes one (EPOLLEXCLUSIVE).
-            let reactor = Reactor::new(Arc::clone(&clock), index as u16, waker.clone(), split.clone())?;
+            let sockets = dealt.next().unwrap_or_default();
+            let reactor =
+                Reactor::new(Arc::clone(&clock), index as u16, waker.clone(), sockets)?.share_of(reader_count);
+            reactors.push(reactor.handle());
             let inboxes = inboxes
                 .iter()
                 .map(|inbox| ShardInbox { buffers: inbox.buffers.clone(), waker: inbox.waker.clone() })
@@ -339,24 +364,21 @@ impl Graph {
             })?);
             reader_wakers.push(waker);
         }
-        let shared_rules = Arc::new(SharedRules::new(Arc::clone(&rules)));
-        let producers = |source: SourceIndex| {
-            let producers = Producers::new(
-                Arc::clone(&shared_rules),
-                Arc::clone(&table),
-                handles.clone(),
-                Arc::clone(&clock),
-                source,
-                RING_CAPACITY,
-                RingPolicy::Block,
-            );
-            Arc::new(producers.with_recent(Arc::clone(&recent)))
+        listeners.reach(reactors);
+        let kit = Kit {
+            rules: Arc::new(SharedRules::new(Arc::clone(&rules))),
+            table,
+            shards: handles,
+            recent,
+            store: handle,
+            clock,
+            failures,
         };
-        let mut collectors = collect::start(&plan, &producers, &handle, &rules, &table, &clock, &failures)?;
         let group = recording::recorded(&plan, &rules);
         let recorder = Recorder::new(Arc::clone(&worlds), group, recording::constant_names(&plan), plan.lateness);
         let regroup = Regroup::default();
-        collectors.record(recorder, Arc::clone(&regroup), view.clone(), handles[0].clone(), &failures)?;
+        let mut collectors = Collectors::new(kit.clone(), recorder, Arc::clone(&regroup), view.clone())?;
+        collectors.follow(&plan, &roster)?;
         let running = Running {
             collectors,
             draining,
@@ -367,27 +389,30 @@ impl Graph {
             shards: shard_threads,
             store: store_thread,
         };
+        let producers = kit.producers(roster.in_process());
+        let Kit { rules, table, shards, recent, store, clock, failures } = kit;
         Ok(Graph {
-            producers: producers(in_process),
+            producers,
             plan: RwLock::new(Arc::new(plan)),
             clock,
-            rules: shared_rules,
+            rules,
             table,
             view,
             worlds,
             regroup,
-            store: handle,
-            shards: handles,
+            store,
+            shards,
             recent,
-            listeners,
+            listeners: Mutex::new(listeners),
             store_path,
             is_new_store,
-            sources,
+            roster: RwLock::new(Arc::new(roster)),
             failures,
             started_at: now,
             running: Mutex::new(Some(running)),
             reloading: Mutex::default(),
             loader: OnceLock::new(),
+            follower: OnceLock::new(),
         })
     }
 
@@ -398,6 +423,8 @@ impl Graph {
         if let Some(running) = running {
             let deadline = self.clock.monotonic() + timeout.as_nanos() as i64;
             let remaining = || Duration::from_nanos((deadline - self.clock.monotonic()).max(0) as u64);
+            // A socket that was drained must not stand open behind its reactor.
+            self.listeners.lock().unwrap_or_else(PoisonError::into_inner).release();
             running.collectors.stop();
             running.reader_stop.store(true, Ordering::Release);
             running.reader_wakers.iter().for_each(Waker::wake);
@@ -410,11 +437,13 @@ impl Graph {
                 std::thread::sleep(Duration::from_millis(1));
             }
             let (reply, answer) = mpsc::sync_channel(1);
-            self.store.stop(Box::new(move |commit| {
+            let patience = remaining();
+            let stopped = Box::new(move |commit| {
                 // Whoever waits may have given up.
                 let _ = reply.send(commit);
-            }));
-            is_complete = matches!(answer.recv_timeout(remaining().max(Duration::from_millis(100))), Ok(Some(_)));
+            });
+            self.store.stop(patience, stopped);
+            is_complete = matches!(answer.recv_timeout(patience + STORE_END), Ok(Some(_)));
             self.shards.iter().for_each(ShardHandle::stop);
             running.shards.into_iter().for_each(Thread::join);
             if is_complete {
@@ -422,14 +451,17 @@ impl Graph {
             }
         }
         let status = self.store.status();
-        let mut tallies = status.tallies;
-        tallies.resize_with(self.sources.len(), SourceTally::default);
-        let plan = self.plan();
+        let (mut tallies, mut uncommitted) = (status.tallies, status.uncommitted);
+        let roster = self.roster();
+        let names = roster.names();
+        tallies.resize_with(names.len(), SourceTally::default);
+        uncommitted.resize_with(names.len(), SourceTally::default);
         Report {
             is_complete,
             last_commit: status.last_commit,
-            sources: self.sources.iter().cloned().zip(tallies).collect(),
-            own: self.sources.iter().filter(|name| !plan.is_fed(name)).cloned().collect(),
+            sources: names.iter().cloned().zip(tallies).collect(),
+            uncommitted: names.iter().cloned().zip(uncommitted).collect(),
+            own: names.iter().filter(|name| !roster.is_fed(name)).cloned().collect(),
             store_bytes: status.file_bytes,
             failure: self.failures.first(),
         }
@@ -439,14 +471,6 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         self.stop(Duration::from_secs(10));
-    }
-}
-
-/// Where a source's events have their keys.
-pub(super) fn json_options(source: &SourcePlan) -> JsonOptions {
-    match &source.kind {
-        SourceKind::Socket(socket) => socket.json.clone(),
-        _ => JsonOptions::default(),
     }
 }
 
@@ -487,55 +511,6 @@ fn is_split(plan: &Plan, cores: usize) -> bool {
         }
     }
     is_split
-}
-
-/// The codec of each source: the word of `hydrograph_events_received_total{codec}`.
-pub(super) fn with_codecs(plan: &Plan, sources: &[String]) -> Vec<(String, &'static str)> {
-    let codec = |at: usize, name: &String| match plan.sources.get(at).map(|source| &source.kind) {
-        Some(SourceKind::Socket(_)) => "dogstatsd",
-        None if name == HTTP_LINES => "dogstatsd",
-        _ => "call",
-    };
-    sources.iter().enumerate().map(|(at, name)| (name.clone(), codec(at, name))).collect()
-}
-
-/// Closed slices are kept as long as the longest window and late samples need them; tiers of history come
-/// with the pages.
-pub(super) fn keep_of(plan: &Plan) -> i64 {
-    let widest = plan.metrics.iter().map(|metric| metric.window_slices).chain([plan.window_slices]).max();
-    let window = i64::from(widest.unwrap_or(1) + 1) * plan.slice.nanos();
-    plan.store.keep().min(plan.accept_late.max(window)).max(window)
-}
-
-/// Declared metrics without labels exist from the first scrape.
-pub(super) fn pin_declared<'m>(
-    declared: impl IntoIterator<Item = &'m Arc<Metric>>,
-    rules: &Rules,
-    table: &SeriesTable,
-) {
-    for metric in declared {
-        if metric.label_names.as_ref().is_some_and(|names| names.is_empty())
-            && let Ok(labels) = rules.labels_of(metric, &[])
-        {
-            table.intern_pinned(metric, &labels);
-        }
-    }
-}
-
-fn ledger_config(plan: &Plan, environment: &Environment) -> Result<(LedgerConfig, Option<PathBuf>), StartError> {
-    let (path, file) = match &plan.store.path {
-        StorePath::Memory => (LedgerPath::Memory(usize::try_from(plan.store.max_size).unwrap_or(usize::MAX)), None),
-        StorePath::File(written) => {
-            let (path, directory) = paths::store_path(written, environment)?;
-            if let Some(directory) = directory {
-                directory.create(environment)?;
-            }
-            (LedgerPath::File(path.clone()), Some(path))
-        }
-    };
-    let mut config = LedgerConfig::new(path, plan.slice.nanos());
-    config.cache_bytes = plan.store.cache;
-    Ok((config, file))
 }
 
 /// A different seed for every decoder and start, so that nobody can prepare colliding keys. The address of

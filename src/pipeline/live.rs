@@ -9,6 +9,32 @@ use crate::event::{DropReason, Kind, Labels, LabelsBuilder, Timestamp};
 use crate::sink::scrape::{LiveFamily, LiveValues};
 use crate::source::internal::ProcessCollector;
 use crate::store::StoreStatus;
+use std::sync::{Mutex, PoisonError};
+
+/// Clients that the front door did not serve as they asked, since the start, by reason.
+#[derive(Default)]
+pub(super) struct Refusals(Mutex<Vec<(&'static str, u64)>>);
+
+impl Refusals {
+    pub(super) fn note(&self, reason: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((reason, 1)),
+        }
+    }
+
+    pub(super) fn family(&self) -> LiveFamily {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        LiveFamily {
+            name: "hydrograph_http_refused_total",
+            kind: FamilyType::Counter,
+            help: "Clients that were told to come again or closed: no_room, crowded, stalled",
+            unit: "",
+            samples: counts.iter().map(|(reason, count)| (labels(&[("reason", *reason)]), *count as f64)).collect(),
+        }
+    }
+}
 
 /// The live set of now.
 pub(super) fn live_values(

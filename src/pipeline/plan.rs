@@ -65,6 +65,8 @@ pub struct Plan {
     pub tests: Vec<TestPlan>,
     /// What is worth a look, sorted by place.
     pub warnings: Diagnostics,
+    /// Metrics whose stored series are retired at the start if they are of another scale or unit: `run --accept` (R2).
+    pub accept: Vec<String>,
     /// The built-in default: a listener that cannot be bound is a warning as long as one is bound.
     pub built_in: bool,
 }
@@ -137,6 +139,8 @@ pub struct LimitsPlan {
     pub stored_series: u32,
     /// Sketch cells in memory.
     pub cells: u64,
+    /// Pairs that may be open at once.
+    pub pairs: u32,
     /// Bytes that may wait in memory while the store cannot commit.
     pub pending: u64,
     /// Bytes that the computed need may reach.
@@ -179,6 +183,8 @@ pub struct HttpPlan {
     pub listen: Vec<ListenAddress>,
     /// `None` only where all addresses are loopback or Unix sockets.
     pub token: Option<Token>,
+    /// Of those who may reset series; `None` switches that off.
+    pub admin_token: Option<Token>,
     /// `_created` lines in OpenMetrics.
     pub created: bool,
 }
@@ -231,15 +237,6 @@ pub enum SourceKind {
     Gpu(GpuPlan),
     /// The pipeline's own metrics.
     Internal,
-}
-
-impl Plan {
-    /// True for a source that people feed: also those that no file names, in the process and over HTTP. False for
-    /// what the program says of itself and of its machine.
-    pub fn is_fed(&self, source: &str) -> bool {
-        let named = self.sources.iter().find(|plan| plan.name == source);
-        named.is_none_or(|plan| matches!(plan.kind, SourceKind::Socket(_)))
-    }
 }
 
 impl SourceKind {

@@ -8,6 +8,7 @@ use crate::query::Expression;
 use crate::record::Recorded;
 use crate::rule::Rules;
 use crate::rule::typed::{FeedSource, FeedSpec, LabelSource};
+use std::sync::Arc;
 
 /// The recorded expressions of a plan. `rules` must be compiled from [`Plan::rules`].
 pub(crate) fn recorded(plan: &Plan, rules: &Rules) -> Vec<Recorded> {
@@ -20,7 +21,10 @@ pub(crate) fn recorded(plan: &Plan, rules: &Rules) -> Vec<Recorded> {
             _ => None,
         };
         let labels = feed.labels.iter().filter_map(constant).collect();
-        Some(Recorded { metric: metrics.get(feed.metric)?.clone(), expression, scale: feed.scale, labels })
+        // By name: after a reload their numbers are not in the order of the file.
+        let name = &plan.metrics[feed.metric].name;
+        let metric = metrics.iter().find(|metric| *metric.name == **name)?;
+        Some(Recorded { metric: Arc::clone(metric), expression, scale: feed.scale, labels })
     };
     plan.typed.feeds.iter().filter_map(of).collect()
 }

@@ -13,13 +13,17 @@ mod process;
 mod tests;
 
 use self::process::Process;
-use super::plan::{Plan, SourceKind, TestAction, TestExpect, TestInput, TestPlan, Want};
+use super::diagnostic::Diagnostics;
+use super::plan::{Plan, SourceKind, SourcePlan, TestAction, TestExpect, TestInput, TestPlan, Want};
+use super::reload::ReloadError;
 use super::running::series_name;
 use super::value::show_duration;
 use crate::event::{Clock, ManualClock, SourceIndex, Timestamp};
 use crate::query::{DataError, EvalError, Expression, Value};
 use crate::store::{LedgerPath, MEMORY_BYTES, StoreError};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Series that a report shows of each name.
@@ -82,18 +86,22 @@ enum Stopped {
     Data(#[from] DataError),
     #[error("no descriptor is left: {0}")]
     System(#[from] std::io::Error),
-    #[error("reload = {0:?} at {1}: a reload is not supported in tests yet")]
-    Reload(String, String),
+    #[error("the reload of {path} at {at} was refused: {error}")]
+    Reload { path: String, at: String, error: Box<ReloadError> },
 }
 
-/// Runs the tests of a plan, in the order of the file.
-pub fn rehearse(plan: &Plan) -> Vec<TestReport> {
-    plan.tests.iter().map(|test| run(plan, test)).collect()
+/// Reads the plan that a test reloads.
+pub type ReadPlan<'r> = &'r dyn Fn(&Path) -> Result<Plan, Diagnostics>;
+
+/// Runs the tests of a plan, in the order of the file. `read` is asked for what `reload` names; of that the tests are not
+/// looked at.
+pub fn rehearse(plan: &Plan, read: ReadPlan<'_>) -> Vec<TestReport> {
+    plan.tests.iter().map(|test| run(plan, test, read)).collect()
 }
 
-fn run(plan: &Plan, test: &TestPlan) -> TestReport {
+fn run(plan: &Plan, test: &TestPlan, read: ReadPlan<'_>) -> TestReport {
     let mut report = TestReport { name: test.name.clone(), place: test.place.clone(), ..TestReport::default() };
-    if let Err(stopped) = play(plan, test, &mut report) {
+    if let Err(stopped) = play(plan, test, read, &mut report) {
         report.problem = Some(stopped.to_string());
     }
     report
@@ -104,7 +112,7 @@ enum Step<'t> {
     Expect(&'t TestExpect),
 }
 
-fn play(plan: &Plan, test: &TestPlan, report: &mut TestReport) -> Result<(), Stopped> {
+fn play(plan: &Plan, test: &TestPlan, read: ReadPlan<'_>, report: &mut TestReport) -> Result<(), Stopped> {
     let inputs = test.input.iter().map(|input| (input.at, Step::Input(input)));
     let expects = test.expect.iter().map(|expect| (expect.at, Step::Expect(expect)));
     let mut steps: Vec<(i64, Step<'_>)> = inputs.chain(expects).collect();
@@ -117,7 +125,12 @@ fn play(plan: &Plan, test: &TestPlan, report: &mut TestReport) -> Result<(), Sto
                 TestAction::Line(line) => stage.say(line, input.source.as_deref()),
                 TestAction::Kill => stage.kill()?,
                 TestAction::Reload(path) => {
-                    return Err(Stopped::Reload(path.display().to_string(), show_duration(at)));
+                    let taken = read(path).map_err(ReloadError::Configuration).and_then(|plan| stage.reload(plan));
+                    taken.map_err(|error| Stopped::Reload {
+                        path: path.display().to_string(),
+                        at: show_duration(at),
+                        error: Box::new(error),
+                    })?;
                 }
             },
             Step::Expect(expect) => {
@@ -136,7 +149,8 @@ fn play(plan: &Plan, test: &TestPlan, report: &mut TestReport) -> Result<(), Sto
 
 /// A pipeline on a clock of its own.
 struct Stage<'p> {
-    plan: &'p Plan,
+    /// As a reload left it.
+    plan: Cow<'p, Plan>,
     clock: Arc<ManualClock>,
     disk: LedgerPath,
     /// None while it is dead.
@@ -150,7 +164,7 @@ impl<'p> Stage<'p> {
         let clock = Arc::new(ManualClock::new(Timestamp(0)));
         let disk = LedgerPath::kept_memory(MEMORY_BYTES);
         let process = Process::boot(plan, &disk, &clock)?;
-        Ok(Stage { plan, clock, disk, process: Some(process), busy_until: 0 })
+        Ok(Stage { plan: Cow::Borrowed(plan), clock, disk, process: Some(process), busy_until: 0 })
     }
 
     fn process(&mut self) -> &mut Process {
@@ -195,18 +209,28 @@ impl<'p> Stage<'p> {
     }
 
     /// The source of a line: as named, else the first of sockets that is on, else the one of `send`.
-    fn source(&self, name: Option<&str>) -> SourceIndex {
-        let sources = &self.plan.sources;
-        let at = match name {
-            Some(name) => sources.iter().position(|source| source.name == name),
-            None => sources.iter().position(|source| source.enabled && matches!(source.kind, SourceKind::Socket(_))),
-        };
-        SourceIndex(at.unwrap_or(sources.len() + 1) as u16)
+    fn source(&mut self, name: Option<&str>) -> SourceIndex {
+        let is_first = |source: &&SourcePlan| source.enabled && matches!(source.kind, SourceKind::Socket(_));
+        let first = self.plan.sources.iter().find(is_first).map(|source| source.name.clone());
+        let name = name.map(str::to_owned).or(first);
+        let process = self.process();
+        name.and_then(|name| process.source(&name)).unwrap_or_else(|| process.sent())
+    }
+
+    /// The file says something else from now on, also to a process that is started later. Its name is not the other
+    /// file's, and so is not the store's place.
+    fn reload(&mut self, mut plan: Plan) -> Result<(), ReloadError> {
+        plan.name.clone_from(&self.plan.name);
+        plan.store.path.clone_from(&self.plan.store.path);
+        let (old, now) = (std::mem::replace(&mut self.plan, Cow::Owned(plan)), self.clock.wall());
+        let next = self.plan.clone();
+        let process = self.process.as_mut().expect("it is dead only while it is killed");
+        process.reload(&old, &next, now)
     }
 
     fn kill(&mut self) -> Result<(), Stopped> {
         self.process = None;
-        self.process = Some(Process::boot(self.plan, &self.disk, &self.clock)?);
+        self.process = Some(Process::boot(&self.plan, &self.disk, &self.clock)?);
         Ok(())
     }
 }

@@ -5,22 +5,26 @@
 //! a twin that does not block; dropping the last clone stops the pipeline.
 
 mod intake;
+mod reloading;
+mod reset;
 mod shown;
 
+pub use reset::ResetError;
 pub use shown::{as_number, series_name};
 
 use super::config::PipelineFile;
 use super::diagnostic::Diagnostics;
-use super::graph::{Graph, HTTP_LINES, ListenerState, Report, StartError};
-use super::live::live_values;
+use super::graph::{Graph, ListenerState, Report, StartError};
+use super::live::{Refusals, live_values};
+use super::memory::body_bytes;
 use super::paths::Environment;
 use super::plan::Plan;
-use super::reload::{Loader, ReloadError, ReloadReport};
+use super::reload::{Follower, Loader, ReloadError, ReloadReport};
 use crate::delta::SourceTally;
 use crate::event::{Clock, CommitId, Kind, Labels, Metric, SystemClock, Timestamp, WireType};
 use crate::query::world::Worlds;
 use crate::shard::{EventsVerdict, Gone, LineOutcome, RecentRejects};
-use crate::sink::scrape::{Scrape, ScrapeBody, ScrapeFormat, ScrapePlan, ScrapeRequest, UnknownGroup};
+use crate::sink::scrape::{LiveValues, Scrape, ScrapeBody, ScrapeError, ScrapeFormat, ScrapePlan, ScrapeRequest};
 use crate::source::inproc::shared::{Counter, Gauge, Histogram, Set};
 use crate::source::inproc::{Event, HandleError, Producer};
 use crate::source::internal::ProcessCollector;
@@ -28,7 +32,7 @@ use crate::store::{KeptRow, StoreStatus};
 use crate::view::{DistributionStats, Quantile, Value, View};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Duration;
 
 /// How long a read waits for its commit before it answers from what is durable.
@@ -59,6 +63,9 @@ pub enum ReadError {
     /// The metric has another type.
     #[error("the metric is of another type")]
     OtherType,
+    /// The body is longer than `limits.memory` leaves for bodies.
+    #[error("limits.memory leaves no room for a body of this length")]
+    NoRoom,
 }
 
 /// Why no events are taken now.
@@ -186,6 +193,7 @@ pub struct Pipeline {
     scrape: Arc<Scrape>,
     /// Who takes the events of the next request.
     next_shard: Arc<AtomicUsize>,
+    refusals: Arc<Refusals>,
 }
 
 impl Pipeline {
@@ -212,15 +220,25 @@ impl Pipeline {
             created: graph.plan().http.created,
             declared: graph.rules.load().declared(),
             constant_labels: graph.constant_labels(),
+            bytes_max: Some(body_bytes(&graph.plan())),
         };
+        let refusals = Arc::new(Refusals::default());
         let live = {
-            let (store, clock, started) = (graph.store.clone(), Arc::clone(&graph.clock), graph.started_at);
-            let sources = graph.sources.clone();
+            let refusals = Arc::clone(&refusals);
             let process = ProcessCollector::new();
-            move || live_values(&store.status(), &process, &sources, clock.wall(), started)
+            // Weak, since a graph that is held by its own scrape would never end.
+            let graph = Arc::downgrade(&graph);
+            move || {
+                let Some(graph) = graph.upgrade() else { return LiveValues::default() };
+                let names = Arc::clone(graph.roster().names());
+                let status = graph.store.status();
+                let mut live = live_values(&status, &process, &names, graph.clock.wall(), graph.started_at);
+                live.families.push(refusals.family());
+                live
+            }
         };
         let scrape = Arc::new(Scrape::new(graph.view.clone(), scrape_plan, live));
-        Ok(Pipeline { graph, scrape, next_shard: Arc::default() })
+        Ok(Pipeline { graph, scrape, next_shard: Arc::default(), refusals })
     }
 
     /// A producer for the calling thread: the fastest way in.
@@ -316,8 +334,7 @@ impl Pipeline {
     /// [`ReadError`].
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64, ReadError> {
         self.flush()?;
-        let (metric, value) = self.read(name, labels)?;
-        Ok(as_number(&metric, &value))
+        Ok(as_number(&self.read(name, labels)?))
     }
 
     /// As [`get`](Self::get), without blocking the runtime.
@@ -326,8 +343,7 @@ impl Pipeline {
     /// [`ReadError`].
     pub async fn get_async(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64, ReadError> {
         self.flush_async().await?;
-        let (metric, value) = self.read(name, labels)?;
-        Ok(as_number(&metric, &value))
+        Ok(as_number(&self.read(name, labels)?))
     }
 
     /// Everything about a distribution: count, sum, min, max, mean and buckets since creation, quantiles of
@@ -392,70 +408,6 @@ impl Pipeline {
         Ok(all)
     }
 
-    /// One line for a person for every live series: name, labels, value.
-    ///
-    /// # Errors
-    /// [`ReadError::NotCommitted`].
-    pub fn summary(&self) -> Result<String, ReadError> {
-        use std::fmt::Write as _;
-        let mut text = String::new();
-        for (metric, labels, value) in self.all()? {
-            let _ = writeln!(text, "{} {}", series_name(&metric.name, &labels), as_number(&metric, &value));
-        }
-        Ok(text)
-    }
-
-    /// The exposition of everything, after a commit that holds every call that returned before.
-    ///
-    /// # Errors
-    /// [`ReadError::NotCommitted`].
-    pub fn render(&self, format: ScrapeFormat) -> Result<Vec<u8>, ReadError> {
-        self.flush()?;
-        let request = ScrapeRequest { format, group: None, names: Vec::new(), gzip: false };
-        self.scrape(&request).map(|body| body.to_vec()).map_err(|_| ReadError::Unknown)
-    }
-
-    /// A scrape's body: what is durable now, without waiting.
-    ///
-    /// # Errors
-    /// [`UnknownGroup`].
-    pub fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup> {
-        self.scrape.render(request)
-    }
-
-    /// Takes another plan over while everything runs on: sockets stay open, handles keep their series, no sample is lost
-    /// or counted twice. What is the same in both plans is not touched.
-    ///
-    /// # Errors
-    /// [`ReloadError`]; then nothing has changed.
-    pub fn reload(&self, plan: Plan) -> Result<ReloadReport, ReloadError> {
-        self.graph.reload(plan, &self.scrape)
-    }
-
-    /// As [`reload`](Self::reload), without blocking the runtime.
-    ///
-    /// # Errors
-    /// [`ReloadError`].
-    pub async fn reload_async(&self, plan: Plan) -> Result<ReloadReport, ReloadError> {
-        let pipeline = self.clone();
-        off_runtime("reload", move || pipeline.reload(plan)).await.unwrap_or(Err(ReloadError::Stopped))
-    }
-
-    /// Reads the files again that it was started from, and takes them over.
-    ///
-    /// # Errors
-    /// [`ReloadError`]; then nothing has changed.
-    pub fn reload_files(&self) -> Result<ReloadReport, ReloadError> {
-        let load = self.graph.loader.get().ok_or(ReloadError::NoFiles)?;
-        self.reload(load().map_err(ReloadError::Configuration)?)
-    }
-
-    /// Says how [`reload_files`](Self::reload_files) comes to a plan; the first call counts.
-    pub fn reload_from(&self, loader: Loader) {
-        // Whoever comes second meets a loader that is as good.
-        let _ = self.graph.loader.set(loader);
-    }
-
     /// Takes no more input, drains and commits what was accepted, ends every thread.
     pub fn stop(&self, timeout: Duration) -> Report {
         self.graph.stop(timeout)
@@ -488,13 +440,14 @@ impl Pipeline {
     /// Committed tallies by source name, since the start.
     pub fn tallies(&self) -> Vec<(String, SourceTally)> {
         let mut tallies = self.graph.store.status().tallies;
-        tallies.resize_with(self.graph.sources.len(), SourceTally::default);
-        self.graph.sources.iter().cloned().zip(tallies).collect()
+        let names = self.source_names();
+        tallies.resize_with(names.len(), SourceTally::default);
+        names.iter().cloned().zip(tallies).collect()
     }
 
     /// Every listener, also those that were skipped.
-    pub fn listeners(&self) -> &[ListenerState] {
-        &self.graph.listeners
+    pub fn listeners(&self) -> Vec<ListenerState> {
+        self.graph.listeners.lock().unwrap_or_else(PoisonError::into_inner).states()
     }
 
     /// Inputs that were refused lately.
@@ -532,9 +485,20 @@ impl Pipeline {
         (self.graph.store_path.as_deref(), self.graph.is_new_store)
     }
 
-    /// Names of the sources, by index.
-    pub fn source_names(&self) -> &[String] {
-        &self.graph.sources
+    /// Names of the sources by index, also of those that a reload took away.
+    pub fn source_names(&self) -> Arc<[String]> {
+        Arc::clone(self.graph.roster().names())
+    }
+
+    /// The sources with the words of their types; `calls` is the process itself.
+    pub(super) fn source_words(&self) -> Vec<(String, &'static str)> {
+        self.graph.roster().words()
+    }
+
+    /// True for a source that people feed: also those that no file names, in the process and over HTTP. False for what
+    /// the program says of itself and of its machine.
+    pub fn is_fed(&self, source: &str) -> bool {
+        self.graph.roster().is_fed(source)
     }
 
     /// The first actor that panicked, or why the store gave up.
@@ -553,22 +517,16 @@ impl Pipeline {
         &self.graph.clock
     }
 
-    /// Metrics that met a limit of series, worst first, with the label of most distinct values.
-    pub fn overflows(&self) -> Vec<(String, u64, String)> {
-        self.graph.overflows()
-    }
-
     /// Live series.
     pub fn series_count(&self) -> u32 {
         self.graph.table.lock().live()
     }
 
-    fn read(&self, name: &str, labels: &[(&str, &str)]) -> Result<(Arc<Metric>, Value), ReadError> {
+    fn read(&self, name: &str, labels: &[(&str, &str)]) -> Result<Value, ReadError> {
         let metric = self.graph.view.metric(name).ok_or(ReadError::Unknown)?;
         let labels = self.graph.rules.load().labels_of(&metric, labels).map_err(|_| ReadError::Unknown)?;
         let id = self.graph.view.id_of(&metric, &labels).ok_or(ReadError::Unknown)?;
-        let value = self.graph.view.value(&metric, id).ok_or(ReadError::Unknown)?;
-        Ok((metric, value))
+        self.graph.view.value(&metric, id).ok_or(ReadError::Unknown)
     }
 
     fn read_stats(

@@ -147,6 +147,8 @@ tables! {
         stored_series: u64,
         /// Sketch cells in memory.
         cells: u64,
+        /// Pairs that may be open at once; half as many ends wait for their start at most.
+        pairs: u64,
         /// What may wait in memory while the store cannot commit.
         pending: Bytes,
         /// What the computed need may reach.
@@ -164,6 +166,10 @@ tables! {
         token_file: String,
         /// The bearer token, from the environment.
         token: SecretText,
+        /// A file that holds the token of those who may reset series; without one resets over HTTP are off.
+        admin_token_file: String,
+        /// The token of those who may reset series, from the environment.
+        admin_token: SecretText,
         /// _created lines in OpenMetrics.
         created: bool,
     }

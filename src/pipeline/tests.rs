@@ -78,6 +78,29 @@ fn an_empty_file_has_the_defaults_of_the_contract() {
 }
 
 #[test]
+fn what_typed_events_need_is_part_of_the_computed_memory() {
+    let need = |text: &str| {
+        let plan = plan(text);
+        let part = |name: &str| {
+            memory_need(&plan).parts.iter().find(|(known, _, _)| *known == name).map_or(0, |(_, bytes, _)| *bytes)
+        };
+        ["pairs", "kept events", "derive", "streams", "posts"].map(part)
+    };
+    assert_eq!(need("")[..3], [0, 0, 0]);
+    let text = "[limits]\npairs = 1000\n[events.open]\nfields = { k = \"string\" }\nkeep = 100\n\
+        derive = { d = { field = \"k\", distinct_max = 100_000, other = \"o\" } }\n\
+        [events.close]\nfields = { k = \"string\" }\n\
+        [pairs.p]\nstart = \"open\"\nend = \"close\"\nkey = \"k\"\ntimeout = \"1h\"\n\
+        [metrics.sess]\ntype = \"gauge\"\nhelp = \"h\"\nfrom = { pair = \"p\", value = \"open\" }\n\
+        [sources.app]\ntype = \"socket\"\nlisten = [\"unixstream:a.sock\"]\n";
+    let [pairs, kept, derive, streams, posts] = need(text);
+    assert_eq!(pairs, 1000 * 720 + 250 * 480);
+    assert!(kept >= 100 * 4 * 8192 && derive >= 100_000 * 128 && streams >= 16 << 20 && posts >= 64 << 20);
+    let default = plan(&text.replace("pairs = 1000", ""));
+    assert_eq!(default.limits.pairs, 100_000);
+}
+
+#[test]
 fn the_built_in_default_is_as_promised() {
     let p = Plan::built_in(&Environment::fixed([], 1000, |_| false)).unwrap_or_else(|e| panic!("{e}"));
     assert!(p.built_in);

@@ -8,7 +8,7 @@ use super::plan::{WidgetLeaf, WidgetPlan};
 use super::running::Pipeline;
 use crate::event::{Labels, Timestamp};
 use crate::query::world::{Asked, Worlds};
-use crate::query::{Expression, Point, Value, evaluate, evaluate_range};
+use crate::query::{EvalError, Expression, Point, Value, evaluate, evaluate_range};
 use serde_json::{Map, Value as Json, json};
 
 /// Most points of a series: as many as a chart has pixels to tell apart.
@@ -26,19 +26,23 @@ pub enum WidgetError {
         /// Those that there are.
         known: Vec<String>,
     },
-    /// Not above zero, or longer than anything is kept.
-    #[error("timeframe is a number of hours above 0 and up to {hours_max}")]
+    /// Not above zero.
+    #[error("timeframe is a number of hours above 0; at most {hours_max} are kept")]
     Timeframe {
         /// The longest retention.
         hours_max: f64,
     },
+    /// An expression touches more than one may: the same request meets the same bound again.
+    #[error("{0}; a shorter timeframe, or an expression over fewer series, needs less")]
+    TooMuch(String),
     /// The store cannot be read, or an expression fails over what is there.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Pipeline {
-    /// The data of a widget now, its series over the last `hours`; `None`: a day, or as long as anything is kept.
+    /// The data of a widget now, its series over the last `hours`; `None`: a day. Neither reaches further back than
+    /// anything is kept.
     ///
     /// # Errors
     /// [`WidgetError`].
@@ -50,10 +54,11 @@ impl Pipeline {
             });
         };
         let hours_max = plan.store.keep_longest() as f64 / 3.6e12;
-        let hours = hours.unwrap_or(TIMEFRAME_HOURS.min(hours_max));
-        if !(hours > 0.0 && hours <= hours_max) {
+        let hours = hours.unwrap_or(TIMEFRAME_HOURS);
+        if hours.is_nan() || hours <= 0.0 {
             return Err(WidgetError::Timeframe { hours_max });
         }
+        let hours = hours.min(hours_max);
         let slice = plan.slice.nanos();
         let end = plan.slice.start(plan.slice.slice_of(self.now()));
         let step = ((hours * 3.6e12) as i64 / POINTS_MAX / slice + 1) * slice;
@@ -101,7 +106,7 @@ impl Data<'_> {
         let expression = Expression::parse(text).map_err(failed)?;
         let asked = Asked { expression: &expression, start: self.end, end: self.end };
         let world = self.worlds.world_for(&[asked]).map_err(failed)?;
-        let samples = match evaluate(&expression, &world, self.end).map_err(failed)? {
+        let samples = match evaluate(&expression, &world, self.end).map_err(unevaluated)? {
             Value::Scalar(value) => return Ok(number(value)),
             Value::String(text) => return Ok(Json::String(text)),
             Value::Vector(samples) => samples,
@@ -115,7 +120,7 @@ impl Data<'_> {
         let expression = Expression::parse(text).map_err(failed)?;
         let asked = Asked { expression: &expression, start: self.start, end: self.end };
         let world = self.worlds.world_for(&[asked]).map_err(failed)?;
-        let value = evaluate_range(&expression, &world, self.start, self.end, self.step).map_err(failed)?;
+        let value = evaluate_range(&expression, &world, self.start, self.end, self.step).map_err(unevaluated)?;
         let Value::Matrix(series) = value else { return Ok(Json::Null) };
         let values = series.into_iter().map(|series| (series.labels, points(&series.points)));
         Ok(told_apart(values.collect(), key, |points| points))
@@ -160,6 +165,15 @@ fn number(value: f64) -> Json {
     serde_json::Number::from_f64(value).map_or(Json::Null, Json::Number)
 }
 
+fn unevaluated(error: EvalError) -> WidgetError {
+    match error {
+        EvalError::TooManySeries { .. } | EvalError::TooManySamples { .. } | EvalError::TooManySteps { .. } => {
+            WidgetError::TooMuch(error.to_string())
+        }
+        error => failed(error),
+    }
+}
+
 fn failed(error: impl std::fmt::Display) -> WidgetError {
     WidgetError::Failed(error.to_string())
 }
@@ -177,5 +191,38 @@ fn put(root: &mut Map<String, Json>, path: &[String], value: Json) {
                 put(inner, rest, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::paths::Environment;
+
+    #[test]
+    fn a_timeframe_reaches_no_further_back_than_anything_is_kept() {
+        let text = "name = \"w\"\n[store]\npath = \":memory:\"\nmax_size = \"64MiB\"\n\
+                    [sources.internal]\ntype = \"internal\"\n\
+                    [metrics.x_total]\ntype = \"counter\"\nhelp = \"X\"\n[widgets.w]\nx = { series = \"rate(x_total[1m])\" }\n";
+        let environment = Environment::fixed([], 1000, |_| false);
+        let pipeline = Pipeline::builder().environment(environment).text(text).start().expect("starts");
+        for hours in [None, Some(0.1), Some(24.0), Some(1e9), Some(f64::INFINITY)] {
+            pipeline.widget("w", hours).unwrap_or_else(|error| panic!("{hours:?}: {error}"));
+        }
+        for hours in [0.0, -1.0, f64::NAN] {
+            assert!(matches!(pipeline.widget("w", Some(hours)), Err(WidgetError::Timeframe { .. })), "{hours}");
+        }
+    }
+
+    #[test]
+    fn what_meets_the_same_bound_again_is_not_told_to_come_again() {
+        for error in [
+            EvalError::TooManySeries { limit: 1 },
+            EvalError::TooManySamples { limit: 1 },
+            EvalError::TooManySteps { steps: 2, limit: 1 },
+        ] {
+            assert!(matches!(unevaluated(error), WidgetError::TooMuch(_)));
+        }
+        assert!(matches!(unevaluated(EvalError::RangeOfRanges), WidgetError::Failed(_)));
     }
 }

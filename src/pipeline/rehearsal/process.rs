@@ -5,21 +5,21 @@
 //! began it returns.
 
 use super::{Evaluated, Stopped};
+use crate::delta::SeriesTable;
 use crate::delta::epoch::{SealSink, ShardPort};
-use crate::delta::{SeriesTable, TableLimits};
 use crate::event::{Clock, LabelsBuilder, ManualClock, ShardIndex, SliceWidth, SourceIndex, Timestamp};
-use crate::pipeline::graph::{HTTP_LINES, IN_PROCESS, json_options, keep_of, pin_declared, with_codecs};
+use crate::pipeline::graph::{acceptance, pin_declared, store_limits, table_limits};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::recording::{constant_names, recorded};
+use crate::pipeline::reload::{ReloadError, Takeover, newly_declared, restart_key};
+use crate::pipeline::roster::Roster;
 use crate::pipeline::value::show_duration;
 use crate::query::world::{Asked, Worlds};
 use crate::query::{Expression, evaluate};
 use crate::record::{Recorder, event};
 use crate::rule::Rules;
-use crate::shard::{Acceptance, Decoder, LineOutcome, RecentRejects, Shard, ShardHandle};
-use crate::store::{
-    EventsPlan, Ledger, LedgerConfig, LedgerPath, Store, StoreActor, StoreHandle, StoreLimits, store_channel,
-};
+use crate::shard::{Decoder, LineOutcome, RecentRejects, Shard, ShardHandle};
+use crate::store::{EventsPlan, Ledger, LedgerConfig, LedgerPath, Store, StoreActor, StoreHandle, store_channel};
 use crate::view::view;
 use std::sync::{Arc, mpsc};
 
@@ -34,6 +34,9 @@ pub(super) struct Process {
     store: StoreHandle,
     shard: Shard,
     handle: ShardHandle,
+    rules: Arc<Rules>,
+    table: Arc<SeriesTable>,
+    roster: Roster,
     worlds: Arc<Worlds>,
     recorder: Recorder,
     slice: SliceWidth,
@@ -50,30 +53,21 @@ impl Process {
             constant.push(key.as_str(), value.as_str());
         }
         let constant = constant.build().map_err(|reason| Stopped::Rules(reason.to_string()))?;
-        let limits = TableLimits { series: plan.limits.series, series_per_metric: plan.limits.series_per_metric };
-        let table = Arc::new(SeriesTable::new(limits, constant));
+        let table = Arc::new(SeriesTable::new(table_limits(plan), constant));
         let cells = usize::try_from(plan.limits.cells).unwrap_or(usize::MAX);
         let (fold, view) = view(Arc::clone(&table), plan.slice, cells);
         let ledger = Ledger::open(&LedgerConfig::new(disk.clone(), plan.slice.nanos()), now)?;
         let worlds = Arc::new(Worlds::new(view, ledger.reader()));
-        let mut sources: Vec<String> = plan.sources.iter().map(|source| source.name.clone()).collect();
-        sources.extend([IN_PROCESS.to_owned(), HTTP_LINES.to_owned()]);
-        let limits = StoreLimits {
-            slice: plan.slice,
-            lateness: plan.lateness,
-            hold_max: plan.hold_max,
-            keep: keep_of(plan),
-            pending: usize::try_from(plan.limits.pending).unwrap_or(usize::MAX),
-        };
+        let roster = Roster::new(plan);
         pin_declared(&rules.declared(), &rules, &table);
-        let sources = with_codecs(plan, &sources);
+        let (sources, limits) = (roster.codecs(), store_limits(plan));
         let mut store = Store::recover(ledger, Box::new(fold), Arc::clone(&table), &rules, sources, limits, 1, now)?;
-        store.set_plan(EventsPlan::of(&plan.typed));
+        store.set_plan(EventsPlan::of(&plan.typed, plan.limits.pairs));
         let (handle, inbox) = store_channel();
-        let acceptance = Acceptance { slice: plan.slice, accept_late: plan.accept_late, max_future: plan.max_future };
         let recent = Arc::new(RecentRejects::new());
-        let mut decoder = Decoder::new(Arc::clone(&rules), table, recent, acceptance, SEED, CACHE_BYTES);
-        decoder.set_json_options(plan.sources.iter().map(json_options).collect());
+        let mut decoder =
+            Decoder::new(Arc::clone(&rules), Arc::clone(&table), recent, acceptance(plan), SEED, CACHE_BYTES);
+        decoder.set_json_options(roster.json_options());
         let sink: Arc<dyn SealSink> = Arc::new(handle.clone());
         let (shard, shard_handle) = Shard::new(ShardIndex(0), decoder, sink, now)?;
         let ports: Vec<Arc<dyn ShardPort>> = vec![Arc::new(shard_handle.clone())];
@@ -83,10 +77,54 @@ impl Process {
         let again_for = plan.accept_late;
         let recorder = Recorder::new(Arc::clone(&worlds), recorded(plan, &rules), constant_names(plan), again_for);
         let slice = plan.slice;
-        let mut process =
-            Process { actor, store: handle, shard, handle: shard_handle, worlds, recorder, slice, notes: Vec::new() };
+        let mut process = Process {
+            actor,
+            store: handle,
+            shard,
+            handle: shard_handle,
+            rules,
+            table,
+            roster,
+            worlds,
+            recorder,
+            slice,
+            notes: Vec::new(),
+        };
         process.commit(now)?;
         Ok(process)
+    }
+
+    /// Takes another plan over, in the order of a running pipeline: the store, the shard, the recorder.
+    pub(super) fn reload(&mut self, old: &Plan, plan: &Plan, now: Timestamp) -> Result<(), ReloadError> {
+        if let Some(key) = restart_key(old, plan) {
+            return Err(ReloadError::NeedsRestart { key });
+        }
+        let too_many = || ReloadError::NeedsRestart { key: "sources".into() };
+        let roster = self.roster.following(plan).ok_or_else(too_many)?;
+        let Takeover { redeclared, store, mut shard, recorded, .. } =
+            Takeover::prepare(old, plan, &roster, &self.rules, &self.table, &[], |_| {
+                Err("nothing was accepted".into())
+            })?;
+        self.store.reload(store, Box::new(|| {}));
+        self.actor.step();
+        shard.cache_bytes = CACHE_BYTES;
+        let is_taken = self.handle.reload(shard, Box::new(|| {})).is_ok();
+        assert!(is_taken, "the shard is there as long as its process");
+        self.shard.turn(now);
+        pin_declared(newly_declared(&redeclared), &redeclared.rules, &self.table);
+        self.recorder.replace(recorded, plan.accept_late);
+        (self.rules, self.roster) = (redeclared.rules, roster);
+        Ok(())
+    }
+
+    /// The number of a source of the plan.
+    pub(super) fn source(&self, name: &str) -> Option<SourceIndex> {
+        self.roster.index(name)
+    }
+
+    /// The number of what `send` brings.
+    pub(super) fn sent(&self) -> SourceIndex {
+        self.roster.http_lines()
     }
 
     /// Lines arrive; they are durable after the next tick.

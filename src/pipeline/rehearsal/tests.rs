@@ -68,9 +68,13 @@ fn plan(head: &str, input: &str, expect: &str) -> Plan {
 }
 
 fn report(input: &str, expect: &str) -> TestReport {
-    let mut reports = rehearse(&plan(HEAD, input, expect));
+    let mut reports = rehearse(&plan(HEAD, input, expect), &nothing);
     assert_eq!(reports.len(), 1);
     reports.remove(0)
+}
+
+fn nothing(path: &Path) -> Result<Plan, Diagnostics> {
+    panic!("{} is not asked for", path.display())
 }
 
 #[track_caller]
@@ -239,17 +243,73 @@ fn lines_arrive_at_the_source_that_is_named() {
     let expect = r#"
         { at = "10s", expr = "hits_total", value = 2 },
         { at = "10s", expr = "bytes_total", value = 11 }"#;
-    let reports = rehearse(&plan(head, input, expect));
+    let reports = rehearse(&plan(head, input, expect), &nothing);
     assert!(reports[0].is_ok() && reports[0].notes.len() == 1, "{reports:#?}");
 }
 
+/// Runs one test, where `other.toml` holds another text.
+fn with_other(other: &str, input: &str, expect: &str) -> TestReport {
+    let read = |path: &Path| {
+        assert_eq!(path, Path::new("/other.toml"), "beside the file that names it");
+        let file = PipelineFile { name: "other.toml".into(), text: other.into(), directory: "/".into() };
+        Plan::load(&[file], &Environment::fixed([], 1000, |_| false))
+    };
+    let mut reports = rehearse(&plan(HEAD, input, expect), &read);
+    reports.remove(0)
+}
+
 #[test]
-fn a_reload_says_that_it_cannot_be_tested_yet() {
-    let report =
-        report(r#"{ at = "5s", reload = "other.toml" }"#, r#"{ at = "10s", expr = "orders_total", absent = true }"#);
-    assert!(!report.is_ok());
-    let problem = report.problem.expect("it was not run");
-    assert!(problem.contains("other.toml") && problem.contains("not supported in tests yet"), "{problem}");
+fn r1_a_reload_takes_over_and_what_did_not_change_goes_on_also_across_a_kill() {
+    let other = HEAD
+        .replace("help = \"Open visits\"", "help = \"Visits that are open\"")
+        .replace("[metrics.revenue]", "[metrics.income]")
+        .replace("timeout = \"30m\"", "timeout = \"1m\"")
+        .replace("\"sum(increase(orders_total[1m]))\"", "\"sum(orders_total) + 100\"");
+    let input = r#"
+        { at = "1s", line = '{"event":"order","shop":"a","total":5}' },
+        { at = "2s", line = '{"event":"opened","id":"x"}' },
+        { at = "15s", reload = "other.toml" },
+        { at = "16s", line = '{"event":"order","shop":"a","total":6}' },
+        { at = "18s", restart = "kill" },
+        { at = "21s", line = '{"event":"order","shop":"a","total":7}' }"#;
+    // The kill is after the commit of 16 s, and starts a process by the other file.
+    let expect = r#"
+        { at = "10s", expr = "orders_recent", value = 1 },
+        { at = "14s", expr = "revenue", value = 5 },
+        { at = "20s", expr = "orders_total", value = 2 },
+        { at = "20s", expr = "income", value = 6 },
+        { at = "20s", expr = "orders_recent", value = 102 },
+        { at = "30s", expr = "orders_total", value = 3 },
+        { at = "30s", expr = "income", value = 7 },
+        { at = "30s", expr = "visits_open", value = 1 },
+        { at = "2m", expr = "visits_open", value = 0 },
+        { at = "2m", expr = "visits_expired_total", value = 1 }"#;
+    let report = with_other(&other, input, expect);
+    assert!(report.is_ok(), "{report:#?}");
+}
+
+#[test]
+fn r1_a_source_that_a_reload_adds_reads_by_its_own_keys() {
+    let other =
+        format!("[sources.log]\ntype = \"socket\"\nlisten = [\"udp:127.0.0.1:8126\"]\nevent_key = \"message\"\n{HEAD}");
+    let input = r#"
+        { at = "1s", line = '{"message":"order","shop":"a","total":5}' },
+        { at = "2s", reload = "other.toml" },
+        { at = "3s", line = '{"message":"order","shop":"a","total":5}' }"#;
+    // The first socket source of the file is another by then.
+    let report = with_other(&other, input, r#"{ at = "10s", expr = "orders_total", value = 1 }"#);
+    assert!(report.is_ok() && report.notes.len() == 1, "{report:#?}");
+}
+
+#[test]
+fn r2_a_reload_that_is_refused_ends_the_test_and_says_why() {
+    let input = r#"{ at = "5s", reload = "other.toml" }"#;
+    let expect = r#"{ at = "10s", expr = "orders_total", absent = true }"#;
+    let slice = format!("slice = \"20s\"\nwindow = \"5m\"\n{HEAD}");
+    for (other, why) in [(slice.as_str(), "slice"), ("nonsense = 1", "nonsense")] {
+        let problem = with_other(other, input, expect).problem.expect("it was refused");
+        assert!(problem.contains("other.toml at 5s") && problem.contains(why), "{problem}");
+    }
 }
 
 #[test]

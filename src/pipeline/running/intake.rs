@@ -1,17 +1,19 @@
-//! Lines and events that callers hand over whole: HTTP's, and those of `send`.
+//! Lines and events that callers hand over whole: HTTP's, and those of `send`; and what the front door must say.
 //!
 //! In: bytes. Out: what each line or event became. Invariant: the events of one call stay in their order.
 
 use super::*;
+use crate::pipeline::overflow::Overflows;
 
 impl Pipeline {
-    /// Decodes lines one by one and says what each became; nothing waits for a commit.
+    /// Decodes lines one by one and says what each became; nothing waits for a commit. `None` when the shard has them
+    /// and does not say in time: they are taken.
     ///
     /// # Errors
-    /// [`Gone`] when the shard has too much to do, or the pipeline has stopped.
-    pub fn lines(&self, payload: Vec<u8>) -> Result<Vec<(String, LineOutcome)>, Gone> {
+    /// [`Gone`] when the shard has too much to do, or the pipeline has stopped; then none was taken.
+    pub fn lines(&self, payload: Vec<u8>) -> Result<Option<Vec<(String, LineOutcome)>>, Gone> {
         let (reply, answer) = mpsc::sync_channel(1);
-        let source = self.graph.source_index(HTTP_LINES);
+        let source = self.graph.roster().http_lines();
         let shard = &self.graph.shards[0];
         shard
             .lines(
@@ -23,23 +25,32 @@ impl Pipeline {
                 }),
             )
             .map_err(|_| Gone)?;
-        answer.recv_timeout(FLUSH_WAIT).map_err(|_| Gone)
+        match answer.recv_timeout(FLUSH_WAIT) {
+            Ok(outcomes) => Ok(Some(outcomes)),
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
+            // The command was dropped undone.
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(Gone),
+        }
     }
 
     /// Takes typed events, one line of JSON each, and says which were refused; nothing waits for a commit. The events
     /// of one call are taken in their order, by one shard.
     ///
+    /// The verdict may be incomplete, and says so, when the shard has them and does not say in time, or the pipeline stops
+    /// meanwhile.
+    ///
     /// # Errors
-    /// [`EventsRefused`]; then none was taken, unless the pipeline stopped meanwhile.
-    pub fn events(&self, lines: &[u8]) -> Result<EventsVerdict, EventsRefused> {
+    /// [`EventsRefused`]; then none was taken.
+    pub fn events(&self, lines: &[u8]) -> Result<(EventsVerdict, bool), EventsRefused> {
         let status = self.graph.store.status();
         if !status.has_room {
             return Err(EventsRefused::NotCommitting);
         }
-        let source = self.graph.source_index(HTTP_LINES);
+        let source = self.graph.roster().http_lines();
         let next = self.next_shard.fetch_add(1, Ordering::Relaxed);
         let shard = &self.graph.shards[next % self.graph.shards.len()];
         let mut verdict = EventsVerdict::default();
+        let (mut was_handed_over, mut is_complete) = (false, true);
         // Parcels are short, so that the shard looks at its sockets between them.
         for parcel in parcels(lines) {
             let (reply, answer) = mpsc::sync_channel(1);
@@ -47,11 +58,29 @@ impl Pipeline {
                 // The waiting side may have given up.
                 let _ = reply.send(verdict);
             });
-            let is_first = verdict == EventsVerdict::default();
-            shard.events(source, parcel.to_vec(), !is_first, reply).map_err(|_| EventsRefused::Busy)?;
-            verdict.append(answer.recv_timeout(FLUSH_WAIT).map_err(|_| EventsRefused::Busy)?);
+            let is_first = !std::mem::replace(&mut was_handed_over, true);
+            if shard.events(source, parcel.to_vec(), !is_first, reply).is_err() {
+                return if is_first { Err(EventsRefused::Busy) } else { Ok((verdict, false)) };
+            }
+            // After one that did not say in time the others follow, unheard.
+            let patience = if is_complete { FLUSH_WAIT } else { Duration::ZERO };
+            match answer.recv_timeout(patience) {
+                Ok(more) => verdict.append(more),
+                Err(mpsc::RecvTimeoutError::Disconnected) if is_first => return Err(EventsRefused::Busy),
+                Err(_) => is_complete = false,
+            }
         }
-        Ok(verdict)
+        Ok((verdict, is_complete))
+    }
+
+    /// Counts a client that the front door did not serve as it asked, by reason.
+    pub(crate) fn note_refusal(&self, reason: &'static str) {
+        self.refusals.note(reason);
+    }
+
+    /// The so many metrics that met a limit of series most often, and how many others did.
+    pub fn overflows(&self, worst: usize) -> Overflows {
+        self.graph.overflows(worst)
     }
 
     /// Whether the schema of an event names this field.

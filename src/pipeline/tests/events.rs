@@ -67,50 +67,6 @@ fn committed(pipeline: &Pipeline) -> (u64, u64, u64) {
 }
 
 #[test]
-fn c6_events_of_64_producers_are_all_there() {
-    const THREADS: u64 = 64;
-    const EVENTS: u64 = 3_000;
-    let pipeline = pipeline();
-    let generation = pipeline.event("generation").expect("declared");
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let generation = &generation;
-            scope.spawn(move || {
-                let model = format!("m{}", thread % 5);
-                for n in 0..EVENTS {
-                    let event = generation.field("model", &model).field("took", n as f64 / 8.0).field("ok", n % 3 != 0);
-                    let event = if n % 2 == 0 { event.field("tokens", n) } else { event.field("tokens", None::<u64>) };
-                    event.emit().expect("accepted");
-                }
-            });
-        }
-    });
-    let total = |name: &str, extra: &[(&str, &str)]| -> f64 {
-        (0..5)
-            .map(|model| {
-                let model = format!("m{model}");
-                let mut labels = vec![("model", model.as_str())];
-                labels.extend_from_slice(extra);
-                pipeline.get(name, &labels).expect("it exists")
-            })
-            .sum()
-    };
-    assert_eq!(total("generations_total", &[("status", "success")]), (THREADS * EVENTS * 2 / 3) as f64);
-    assert_eq!(total("generations_total", &[("status", "error")]), (THREADS * EVENTS / 3) as f64);
-    let even: u64 = (0..EVENTS).filter(|n| n % 2 == 0).sum();
-    assert_eq!(total("tokens_total", &[]), (THREADS * even) as f64);
-    assert_eq!(total("generation_seconds", &[]), (THREADS * EVENTS * 2 / 3) as f64);
-    // An eighth of a millisecond is 125,000 units of a nanosecond: the sum is exact.
-    let nanos: u64 = (0..EVENTS).filter(|n| n % 3 != 0).map(|n| n * 125_000).sum();
-    let stats = |model: &str| pipeline.stats("generation_seconds", &[("model", model)]).expect("it exists");
-    let sum: f64 = (0..5).map(|model| stats(&format!("m{model}")).sum).sum();
-    assert!((sum - (THREADS * nanos) as f64 / 1e9).abs() < 1e-6, "{sum}");
-    let (inputs, samples, rejected) = committed(&pipeline);
-    assert_eq!((inputs, rejected), (THREADS * EVENTS, 0));
-    assert_eq!(samples, THREADS * (EVENTS + EVENTS * 2 / 3 + EVENTS));
-}
-
-#[test]
 fn an_event_that_is_refused_says_why_and_is_counted() {
     let pipeline = pipeline();
     assert_eq!(pipeline.event("generatoin").err(), Some(HandleError::Refused(RejectReason::UnknownEvent)));

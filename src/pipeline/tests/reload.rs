@@ -159,8 +159,9 @@ fn r1_what_needs_a_restart_is_named_and_changes_nothing() {
     let pipeline = started(&environment, &metric("a_total", "counter", ""));
     for (from, to, key) in [
         ("name = \"reload\"", "name = \"reload\"\nslice = \"20s\"\nwindow = \"5m\"", "slice"),
-        ("lines.socket", "others.socket", "sources.s"),
-        (":memory:\"", ":memory:\"\ncommit_every = \"2s\"", "store.commit_every"),
+        ("name = \"reload\"", "name = \"reload\"\nlabels = { cell = \"a\" }", "labels"),
+        (":memory:", "another.redb", "store.path"),
+        (":memory:\"", ":memory:\"\nmax_size = \"64MiB\"", "store.max_size"),
     ] {
         let other = text(&metric("b_total", "counter", "")).replace(from, to);
         let plan = Pipeline::builder().environment(environment.clone()).text(other).plan().expect("valid");
@@ -245,3 +246,133 @@ fn r1_ten_thousand_series_reload_fast() {
     // The bound of the release build is 200 ms; this build is not optimized and the machine is shared.
     assert!(slowest < 2_000_000, "{slowest} µs");
 }
+
+#[test]
+fn r2_digits_nest_in_both_directions() {
+    let environment = environment();
+    let of = |digits: u8| metric("d_seconds", "summary", &format!("digits = {digits}\nquantiles = [0.5]"));
+    let pipeline = started(&environment, &of(3));
+    let before = pipeline.histogram("d_seconds", &[]).expect("a handle");
+    let mut stream = connect(&pipeline);
+    let mut count = 0;
+    for (digits, bound) in [(2, 0.01), (1, 0.1), (3, 0.001), (2, 0.01f64)] {
+        before.observe(0.12345);
+        stream.write_all(b"d_seconds:0.12345|h\n").expect("the socket stays open");
+        count += 2;
+        until("both values", || pipeline.stats("d_seconds", &[]).is_ok_and(|stats| stats.count == count));
+        let report = reload(&pipeline, &environment, &of(digits)).expect("taken over");
+        assert_eq!(report.metrics.changed, ["d_seconds"]);
+        // One handle counts at the digits it was made with, the socket at those of now: they meet at the lower.
+        before.observe(0.12345);
+        stream.write_all(b"d_seconds:0.12345|h\n").expect("the socket stays open");
+        count += 2;
+        until("two more", || pipeline.stats("d_seconds", &[]).is_ok_and(|stats| stats.count == count));
+        let found = pipeline.quantile("d_seconds", &[], 0.5).expect("a distribution");
+        assert!(found.value.is_nan() || (found.value - 0.12345).abs() <= bound.max(0.01) * 0.12345, "{found:?}");
+    }
+    // Declared buckets are counted beside cells of one resolution.
+    let bucketed = of(3).replace("summary", "histogram");
+    reload(&pipeline, &environment, &bucketed).expect_err("other digits and buckets at once");
+}
+
+#[test]
+fn r2_a_handle_of_a_removed_metric_falls_to_the_defaults() {
+    let environment = environment();
+    let declared = metric("m_seconds", "histogram", "expose = [\"histogram\"]\nbuckets = [1]\nlabels = []");
+    let pipeline = started(&environment, &declared);
+    let handle = pipeline.histogram("m_seconds", &[]).expect("a handle");
+    handle.observe(0.5);
+    pipeline.flush().expect("commits");
+    reload(&pipeline, &environment, "[defaults]\nquantiles = [0.25]\n").expect("taken over");
+    handle.observe(0.5);
+    assert_eq!(pipeline.stats("m_seconds", &[]).expect("the same series").count, 2);
+    let text = String::from_utf8(pipeline.render(crate::sink::scrape::ScrapeFormat::Text).expect("renders")).unwrap();
+    assert!(text.contains("# TYPE m_seconds summary") && text.contains("quantile=\"0.25\""), "{text}");
+}
+
+#[test]
+fn r2_what_was_accepted_retires_the_old_series_for_good() {
+    let environment = environment();
+    let of =
+        |scale: &str| text(&metric("m", "counter", &format!("scale = {scale}"))).replace(":memory:", "retired.redb");
+    let plan = |text: &str| Pipeline::builder().environment(environment.clone()).text(text).plan().expect("valid");
+    let accept = ["m".to_owned()];
+    let pipeline = Pipeline::builder().environment(environment.clone()).text(of("1e-9")).start().expect("starts");
+    let mut stream = connect(&pipeline);
+    stream.write_all(b"m:5|c\nother:1|c\n").expect("open");
+    until("five", || pipeline.get("m", &[]) == Ok(5.0) && pipeline.get("other_total", &[]) == Ok(1.0));
+    let error = pipeline.reload(plan(&of("1e-6"))).expect_err("scale stays");
+    assert!(error.to_string().contains("accept=m") && error.to_string().contains("1e-9"), "{error}");
+    let error = pipeline.reload_accepting(plan(&of("1e-6")), &["n".to_owned()]).expect_err("no such metric");
+    assert!(error.to_string().contains("\"n\""), "{error}");
+    pipeline.reload_accepting(plan(&of("1e-6")), &accept).expect("accepted");
+    stream.write_all(b"m:2|c\nother:1|c\n").expect("open");
+    until("a series of its own", || pipeline.get("m", &[]) == Ok(2.0) && pipeline.get("other_total", &[]) == Ok(2.0));
+    // Twice, so that two retired series of one name stand side by side.
+    pipeline.reload_accepting(plan(&of("1e-3")), &accept).expect("accepted");
+    pipeline.reload(plan(&of("1e-3"))).expect("as it is");
+    stream.write_all(b"m:3|c\n").expect("open");
+    until("a third series", || pipeline.get("m", &[]) == Ok(3.0));
+    assert!(pipeline.stop(Duration::from_secs(10)).is_complete);
+    // The file opens again, verified; what was retired stays so.
+    let pipeline = Pipeline::builder().environment(environment.clone()).text(of("1e-3")).start().expect("starts again");
+    assert_eq!((pipeline.get("m", &[]), pipeline.get("other_total", &[])), (Ok(3.0), Ok(2.0)));
+    assert!(pipeline.stop(Duration::from_secs(10)).is_complete);
+    let start = |text: &str, accept: &[String]| {
+        let plan = crate::pipeline::plan::Plan { accept: accept.to_vec(), ..plan(text) };
+        Pipeline::start_plan(plan, &environment, Arc::new(crate::event::SystemClock))
+    };
+    let error = start(&of("1e-9"), &[]).err().expect("the file counts in another scale").to_string();
+    assert!(error.contains("--accept m") && error.contains("1e-3"), "{error}");
+    let pipeline = start(&of("1e-9"), &accept).expect("accepted at the start");
+    stream = connect(&pipeline);
+    stream.write_all(b"m:7|c\n").expect("open");
+    until("a fourth series", || pipeline.get("m", &[]) == Ok(7.0));
+    assert_eq!(pipeline.get("other_total", &[]), Ok(2.0));
+}
+
+#[test]
+fn r2_another_unit_is_an_error_that_names_the_old_one() {
+    let environment = environment();
+    let of = |unit: &str| text(&metric("m", "gauge", &format!("unit = \"{unit}\""))).replace(":memory:", "unit.redb");
+    let plan = |text: &str| Pipeline::builder().environment(environment.clone()).text(text).plan().expect("valid");
+    let pipeline = Pipeline::builder().environment(environment.clone()).text(of("celsius")).start().expect("starts");
+    pipeline.gauge("m", &[]).expect("a handle").set(20.0);
+    assert_eq!(pipeline.get("m", &[]), Ok(20.0));
+    let error = pipeline.reload(plan(&of("kelvin"))).expect_err("the unit stays").to_string();
+    assert!(error.contains("celsius") && error.contains("kelvin"), "{error}");
+    assert!(pipeline.stop(Duration::from_secs(10)).is_complete);
+    let error = Pipeline::builder().environment(environment.clone()).text(of("kelvin")).start().err();
+    let error = error.expect("the file has another unit").to_string();
+    assert!(error.contains("celsius") && error.contains("--accept m"), "{error}");
+    Pipeline::builder().environment(environment.clone()).text(of("celsius")).start().expect("as it was");
+}
+
+#[test]
+fn r1_limits_and_times_are_live() {
+    let environment = environment();
+    let of = |series: u32, more: &str| format!("{more}\n[limits]\nseries_per_metric = {series}\n");
+    let environment = &environment;
+    let started = Pipeline::builder().environment(environment.clone());
+    let whole = |series, late: &str| {
+        text("").replace("name = \"reload\"", &format!("name = \"reload\"\n{late}")) + &of(series, "")
+    };
+    let pipeline = started.text(whole(2, "")).start().expect("starts");
+    let mut stream = connect(&pipeline);
+    stream.write_all(b"m:1|c|#k:1\nm:1|c|#k:2\nm:1|c|#k:3\n").expect("open");
+    // The program's own metrics meet this limit as well.
+    until("the overflow series", || pipeline.overflows(100).worst.iter().any(|overflow| overflow.metric == "m_total"));
+    let plan = |text: String| Pipeline::builder().environment(environment.clone()).text(text).plan().expect("valid");
+    let report = pipeline.reload(plan(whole(10, "accept_late = \"30m\""))).expect("taken over");
+    assert_eq!(report.others, ["accept_late", "limits"]);
+    stream.write_all(b"m:1|c|#k:3\n").expect("open");
+    until("a series of its own", || pipeline.get("m_total", &[("k", "3")]) == Ok(1.0));
+    // An hour ago is too late by now.
+    let hour_ago = pipeline.clock().wall().0 / 1_000_000_000 - 3_000;
+    stream.write_all(format!("m:1|c|#k:3|T{hour_ago}\nm:1|c|#k:3\n").as_bytes()).expect("open");
+    until("the second", || pipeline.get("m_total", &[("k", "3")]) == Ok(2.0));
+    let fed = pipeline.stop(Duration::from_secs(10)).fed();
+    assert_eq!(fed.dropped_total(), 1, "{fed:?}");
+}
+
+mod sources;

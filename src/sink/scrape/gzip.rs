@@ -29,6 +29,16 @@ impl Segment {
         crc.update(bytes);
         Segment { bytes: Arc::new(std::mem::take(encoder.get_mut())), crc }
     }
+
+    /// What it takes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The compressed bytes, which may be shared.
+    pub(super) fn into_bytes(self) -> Arc<Vec<u8>> {
+        self.bytes
+    }
 }
 
 /// One gzip member of three segments, in three pieces: the middle one is shared, not copied.

@@ -9,14 +9,14 @@ use super::{Exposed, LiveFamily, LiveValues};
 use crate::codec::exposition::{
     FamilyType, put_f64, put_json_f64, put_json_labels, put_json_string, put_u64, put_u128, put_units,
 };
+use crate::event::time::rfc3339;
 use crate::event::{Labels, Metric, Timestamp};
 use crate::view::{DistributionValue, View};
 
 pub(super) fn put_head(out: &mut Vec<u8>, is_api: bool, live: &LiveValues) {
     if is_api {
         out.extend_from_slice(b"{\"timestamp\":");
-        let rfc_3339 = jiff::Timestamp::from_nanosecond(i128::from(live.now.0)).map(|now| now.to_string());
-        put_json_string(out, &rfc_3339.unwrap_or_default());
+        put_json_string(out, &rfc3339(live.now));
         out.extend_from_slice(b",\"uptime_seconds\":");
         put_json_f64(out, live.uptime_seconds);
         out.extend_from_slice(b",\"metrics\":");

@@ -2,13 +2,15 @@
 //!
 //! In: the view, a request. Out: a complete body with its content type. Owns: the rendered text of each
 //! family's labels, and the newest body per (format, group, names). Invariants: a body is rendered at most
-//! once per revision of the view and shared by all scrapers (Q3); the live set, which must be seen when
-//! nothing commits any more, is rendered at every scrape (C4).
+//! once per revision of the view and shared by all scrapers (Q3); bodies, also those that slow readers still hold,
+//! take at most [`ScrapePlan::bytes_max`]; the live set, which must be seen when nothing commits any more, is
+//! rendered at every scrape (C4).
 
 mod gzip;
 mod json;
 mod protobuf;
 mod render;
+mod room;
 mod table;
 mod walk;
 
@@ -21,6 +23,7 @@ use crate::event::{Group, Kind, Labels, Metric, Timestamp};
 use crate::view::View;
 use gzip::Segment;
 use render::FamilyText;
+use room::Readers;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -117,6 +120,22 @@ pub struct UnknownGroup {
     pub known: Vec<String>,
 }
 
+/// Why there is no body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScrapeError {
+    /// No metric is of this group.
+    #[error(transparent)]
+    UnknownGroup(#[from] UnknownGroup),
+    /// Slow readers hold what bodies may take, or one body alone is longer than that.
+    #[error(
+        "bodies may take {bytes_max} bytes (what limits.memory leaves), and this one finds no room among those that are being read"
+    )]
+    NoRoom {
+        /// [`ScrapePlan::bytes_max`]
+        bytes_max: usize,
+    },
+}
+
 /// A family whose values are read at each scrape.
 #[derive(Clone, Debug)]
 pub struct LiveFamily {
@@ -152,6 +171,8 @@ pub struct ScrapePlan {
     pub declared: Vec<Arc<Metric>>,
     /// Labels on every series.
     pub constant_labels: Labels,
+    /// Bytes that bodies, with their label text, may take, whoever holds them; `None` = no bound.
+    pub bytes_max: Option<usize>,
 }
 
 /// One exposed family: a metric, or the summary beside its histogram.
@@ -171,12 +192,21 @@ struct Body {
     gzip: Option<Segment>,
 }
 
+impl Body {
+    fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.gzip.as_ref().map_or(0, Segment::heap_bytes)
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     plan: ScrapePlan,
     /// By metric number and whether it is of protobuf.
     texts: HashMap<(u32, bool), FamilyText, foldhash::fast::FixedState>,
     bodies: HashMap<(ScrapeFormat, Option<String>, Vec<String>), Body>,
+    /// How long the last body of a format was.
+    lengths: HashMap<ScrapeFormat, usize>,
+    readers: Readers,
     requests: u64,
 }
 
@@ -197,7 +227,9 @@ impl Scrape {
     /// The pipeline was reloaded.
     pub fn reload(&self, plan: ScrapePlan) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        *inner = Inner { plan, ..Inner::default() };
+        let bodies = std::mem::take(&mut inner.bodies);
+        bodies.into_values().for_each(|body| inner.forget(body));
+        *inner = Inner { plan, readers: std::mem::take(&mut inner.readers), ..Inner::default() };
     }
 
     /// The groups that have a page, sorted.
@@ -209,8 +241,8 @@ impl Scrape {
     /// Renders, or shares what was rendered of this revision.
     ///
     /// # Errors
-    /// [`UnknownGroup`] with the groups there are.
-    pub fn render(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup> {
+    /// [`ScrapeError`].
+    pub fn render(&self, request: &ScrapeRequest) -> Result<ScrapeBody, ScrapeError> {
         let live = (self.live)();
         let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *guard;
@@ -221,11 +253,39 @@ impl Scrape {
         let key = (request.format, request.group.clone(), names);
         if inner.bodies.get(&key).is_none_or(|body| body.revision != revision) {
             let exposed = self.exposed(&inner.plan, request)?;
-            let mut bytes = reuse(inner.bodies.remove(&key));
-            self.render_families(inner, request.format, &exposed, &mut bytes);
+            let mut bytes = inner.reuse(&key);
+            let no_room = ScrapeError::NoRoom { bytes_max: inner.plan.bytes_max.unwrap_or(usize::MAX) };
+            let guess = match request.names.is_empty() && request.group.is_none() {
+                true => inner.lengths.get(&request.format).copied().unwrap_or(0),
+                false => 0,
+            };
+            let mut is_whole;
+            loop {
+                let Some(bytes_max) = inner.make_room(guess.max(bytes.capacity())) else { return Err(no_room) };
+                // A little more than last time, because series come a few at a time.
+                bytes.reserve((guess + guess / 8).min(bytes_max));
+                is_whole = self.render_families(inner, request.format, &exposed, &mut bytes, bytes_max);
+                if is_whole || inner.bodies.is_empty() {
+                    break;
+                }
+                // It is longer than was thought: once more, with the room of all others.
+                std::mem::take(&mut inner.bodies).into_values().for_each(|body| inner.forget(body));
+                bytes.clear();
+            }
+            if request.names.is_empty() && request.group.is_none() {
+                inner.lengths.insert(request.format, bytes.len());
+            }
+            inner.trim_texts();
+            // Label text that was made for it takes room too.
+            if !is_whole || inner.make_room(bytes.len()).is_none() {
+                return Err(no_room);
+            }
+            bytes.shrink_to(bytes.len() + bytes.len() / 8);
             if inner.bodies.len() >= BODIES_MAX {
                 let oldest = inner.bodies.iter().min_by_key(|(_, body)| body.last_used).map(|(key, _)| key.clone());
-                oldest.map(|oldest| inner.bodies.remove(&oldest));
+                if let Some(body) = oldest.and_then(|oldest| inner.bodies.remove(&oldest)) {
+                    inner.forget(body);
+                }
             }
             let names = exposed.into_iter().map(|exposed| exposed.name).collect();
             inner
@@ -335,17 +395,24 @@ impl Scrape {
     }
 }
 
-/// Memory for a body: that of the last one when no scraper still reads it (touching fresh pages costs as
-/// much as the digits), else a little more than that, because series come a few at a time.
-fn reuse(last: Option<Body>) -> Vec<u8> {
-    let Some(last) = last else { return Vec::new() };
-    let size = last.bytes.len();
-    match Arc::try_unwrap(last.bytes) {
-        Ok(mut bytes) => {
-            bytes.clear();
-            bytes
+impl Inner {
+    /// Memory for a body: that of the last one when no scraper still reads it (touching fresh pages costs as
+    /// much as the digits), else none yet.
+    fn reuse(&mut self, key: &(ScrapeFormat, Option<String>, Vec<String>)) -> Vec<u8> {
+        let Some(last) = self.bodies.remove(key) else { return Vec::new() };
+        if let Some(gzip) = last.gzip {
+            self.readers.note(gzip.into_bytes());
         }
-        Err(_) => Vec::with_capacity(size + size / 8),
+        match Arc::try_unwrap(last.bytes) {
+            Ok(mut bytes) => {
+                bytes.clear();
+                bytes
+            }
+            Err(bytes) => {
+                self.readers.note(bytes);
+                Vec::new()
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::codec::exposition::{
 };
 use crate::event::Labels;
 use crate::view::read::Distributions;
-use crate::view::{NativeBuckets, Value, View};
+use crate::view::{HistogramValue, NativeBuckets, Value, View};
 
 /// One family with its series, or the one series that it has before its first sample.
 pub(super) fn put_family(out: &mut Vec<u8>, view: &View, family: &Exposed, text: &FamilyText, zero: Option<&Labels>) {
@@ -84,7 +84,7 @@ fn put_histograms(out: &mut Vec<u8>, view: &View, family: &Exposed, text: &Famil
     view.read_histograms(&text.ids, bounds.len(), |found| {
         let labels = text.text(at);
         at += 1;
-        let Some((value, counts, native)) = found else { return };
+        let Some(HistogramValue { value, counts, weights, native }) = found else { return };
         let point = ProtobufPoint {
             labels,
             exponent: metric.scale.exponent(),
@@ -92,12 +92,13 @@ fn put_histograms(out: &mut Vec<u8>, view: &View, family: &Exposed, text: &Famil
             sum: value.sum,
             created: Some(value.created.0),
         };
-        put_protobuf_histogram(out, &point, bounds, counts, native.map(point_of).as_ref());
+        put_protobuf_histogram(out, &point, bounds, counts, native.map(|native| point_of(native, weights)).as_ref());
     });
 }
 
-fn point_of(native: &NativeBuckets) -> NativePoint<'_> {
-    NativePoint { schema: native.schema, negative: &native.negative, zero: native.zero, positive: &native.positive }
+fn point_of<'a>(native: &'a NativeBuckets, below: &'a [u128]) -> NativePoint<'a> {
+    let NativeBuckets { schema, negative, zero, positive } = native;
+    NativePoint { schema: *schema, negative, zero: *zero, positive, below }
 }
 
 /// A declared metric without labels before its first sample.
@@ -113,7 +114,7 @@ fn put_zero(out: &mut Vec<u8>, family: &Exposed, labels: &Labels) {
             let bounds = metric.buckets.as_ref().map_or(&[][..], |buckets| &buckets.bounds[..]);
             // Native from the beginning, or the first scrape would see another kind of series.
             let native = NativeBuckets::empty();
-            put_protobuf_histogram(out, &point, bounds, &vec![0; bounds.len()], Some(&point_of(&native)));
+            put_protobuf_histogram(out, &point, bounds, &vec![0; bounds.len()], Some(&point_of(&native, &[])));
         }
     }
 }

@@ -58,6 +58,14 @@ impl FamilyText {
         });
     }
 
+    /// What it takes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.arena.capacity()
+            + self.ends.capacity() * size_of::<usize>()
+            + self.ids.capacity() * size_of::<SeriesId>()
+            + self.slots.capacity() * size_of::<Slot>()
+    }
+
     /// The cached text of the series at a place in `ids`.
     pub(super) fn text(&self, at: usize) -> &[u8] {
         let from = if at == 0 { 0 } else { self.ends[at - 1] };
@@ -76,14 +84,19 @@ fn zero_labels<'a>(metric: &Metric, constant: &'a Labels) -> Option<&'a Labels> 
 }
 
 impl Scrape {
+    /// False when it became longer than it may: then it ends after the family that was too much.
     pub(super) fn render_families(
         &self,
         inner: &mut Inner,
         format: ScrapeFormat,
         exposed: &[Exposed],
         out: &mut Vec<u8>,
-    ) {
+        bytes_max: usize,
+    ) -> bool {
         for family in exposed {
+            if out.len() > bytes_max {
+                return false;
+            }
             let is_protobuf = format == ScrapeFormat::Protobuf;
             let text = inner.texts.entry((family.metric.id.0, is_protobuf)).or_default();
             text.update(&self.view, &family.metric, is_protobuf);
@@ -104,6 +117,7 @@ impl Scrape {
                 ScrapeFormat::Influx => table::put_influx(out, &self.view, family, text, zero),
             }
         }
+        out.len() <= bytes_max
     }
 
     fn render_text(

@@ -72,7 +72,7 @@ impl Bench {
         let slice = self.view.slice_width().slice_of(CREATED);
         let parts = [EncodedPart { slice, rows: writer.rows(), bytes: writer.finish() }];
         let id = CommitId(self.commits);
-        self.fold.commit(&Committed { id, time: CREATED, series, parts: &parts }).expect("encoded here");
+        self.fold.commit(&Committed { id, time: CREATED, series, resets: &[], parts: &parts }).expect("encoded here");
     }
 
     fn scrape(&self, plan: ScrapePlan) -> Scrape {
@@ -163,7 +163,7 @@ fn filled() -> (Bench, ScrapePlan) {
         set.insert(member_hash(b"b"));
         writer.set(ids[4], &set);
     });
-    let plan = ScrapePlan { created: false, declared: vec![idle], constant_labels: Labels::empty() };
+    let plan = ScrapePlan { created: false, declared: vec![idle], constant_labels: Labels::empty(), bytes_max: None };
     (bench, plan)
 }
 
@@ -240,7 +240,8 @@ fn groups_have_their_pages() {
     assert_eq!(internal, "# TYPE hydrograph_client_metrics_total counter\nhydrograph_client_metrics_total 1\n");
     let models = String::from_utf8(page("models").expect("known").to_vec()).expect("UTF-8");
     assert!(models.contains("took_seconds_count") && !models.contains("orders") && !models.contains("hydrograph_up"));
-    assert_eq!(page("nope").expect_err("unknown").known, ["internal", "models"]);
+    let known = vec!["internal".to_owned(), "models".to_owned()];
+    assert_eq!(page("nope").expect_err("unknown"), ScrapeError::UnknownGroup(UnknownGroup { known }));
 }
 
 #[test]
@@ -282,6 +283,8 @@ fn q3_a_body_is_shared_until_something_changes_and_gzip_is_the_same() {
         let mut read = Vec::new();
         flate2::read::GzDecoder::new(&zipped.to_vec()[..]).read_to_end(&mut read).expect("valid gzip");
         assert_eq!(read, plain.to_vec());
+        let again = scrape.render(&request(format)).expect("no group");
+        assert!(Arc::ptr_eq(&plain.pieces[1], &again.pieces[1]), "{format:?} is shared, not copied");
     }
     let more = bench.series(&edit(0, "orders_total", Kind::Counter, |_| {}), &[("region", "zz")]);
     let id = more.id;
@@ -310,4 +313,54 @@ fn q2_quantiles_slide_and_totals_stay() {
     assert!(body.contains("took_seconds_bucket{model=\"m\",le=\"+Inf\"} 1\n"));
     assert!(body.contains("users 0\n"), "a set shows the window's members");
     assert!(body.contains("orders_total{region=\"eu\"} 17\n"));
+}
+
+#[test]
+fn bodies_that_slow_readers_hold_are_bounded() {
+    let mut bench = Bench::new();
+    let orders = edit(0, "orders_total", Kind::Counter, |_| {});
+    let rows: Vec<SeriesRow> =
+        (0..500).map(|n| bench.series(&orders, &[("customer", &format!("{n:0>100}"))])).collect();
+    let ids: Vec<SeriesId> = rows.iter().map(|row| row.id).collect();
+    let mut rows = Some(rows);
+    let mut count = |bench: &mut Bench| {
+        let rows = rows.take().unwrap_or_default();
+        bench
+            .commit(&rows, |writer| ids.iter().for_each(|id| writer.counter(*id, CounterSum { nanos: 1_000_000_000 })));
+    };
+    count(&mut bench);
+    // One body is some 65 KB, and so is its label text: room for the text and two bodies, and a little.
+    let bytes_max = Some(230_000);
+    let scrape = bench.scrape(ScrapePlan { bytes_max, ..ScrapePlan::default() });
+    let mut readers = Vec::new();
+    let refused = loop {
+        // However many read the same body, it counts once.
+        match scrape.render(&request(ScrapeFormat::Text)) {
+            Ok(body) => readers.extend(std::iter::repeat_n(body, 100)),
+            Err(error) => break error,
+        }
+        assert!(readers.len() <= 1000, "a reader of every commit is served for ever");
+        count(&mut bench);
+    };
+    assert_eq!(refused, ScrapeError::NoRoom { bytes_max: 230_000 });
+    assert!(readers.len() >= 200, "{} readers were served", readers.len());
+    let held: usize = readers.iter().step_by(100).map(ScrapeBody::length).sum();
+    assert!(held <= 230_000, "{held} bytes are held");
+    // A reload forgets nothing of what they hold.
+    scrape.reload(ScrapePlan { bytes_max, ..ScrapePlan::default() });
+    assert!(scrape.render(&request(ScrapeFormat::Text)).is_err());
+    readers.clear();
+    for format in ALL_FORMATS {
+        count(&mut bench);
+        let body = scrape.render(&request(format)).expect("one body at a time finds room");
+        assert!(body.length() > 10_000);
+    }
+    let taken = scrape.inner.lock().expect("no panic").make_room(0).map(|left| 230_000 - left);
+    assert!(taken.is_some_and(|taken| taken <= 230_000));
+    // A body that is longer than all room is refused, also when nobody reads.
+    let narrow = bench.scrape(ScrapePlan { bytes_max: Some(10_000), ..ScrapePlan::default() });
+    assert_eq!(
+        narrow.render(&request(ScrapeFormat::Text)).expect_err("too long"),
+        ScrapeError::NoRoom { bytes_max: 10_000 }
+    );
 }

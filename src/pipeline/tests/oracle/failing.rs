@@ -5,6 +5,7 @@ use crate::event::{LabelsBuilder, RejectReason, Timestamp};
 use crate::store::tests::script::Rng;
 use crate::view::Value;
 use std::sync::mpsc;
+use std::time::Duration;
 
 pub(super) fn live(setup: Setup) -> World {
     World::new(setup, Vec::new())
@@ -338,7 +339,8 @@ fn k7_a_stop_waits_for_a_slow_shard() {
     commit(&mut world);
     say(&mut world, 0, "hits:1|c\n");
     let (reply, answer) = mpsc::sync_channel(1);
-    world.process().store.stop(Box::new(move |commit| reply.send(commit).expect("waited for")));
+    let stopped = Box::new(move |commit| reply.send(commit).expect("waited for"));
+    world.process().store.stop(Duration::from_secs(10), stopped);
     for _ in 0..8 {
         let now = world.now();
         world.process().actor.step();
@@ -355,6 +357,65 @@ fn k7_a_stop_waits_for_a_slow_shard() {
     assert!(world.process().actor.has_ended());
     drop(answer);
     assert_eq!(world.process().sum("hits_total", &[]), 1);
+}
+
+#[test]
+fn c6_k7_a_stop_without_a_disk_tries_for_its_time_and_says_what_it_did_not_commit() {
+    let mut world = live(Setup::default());
+    say(&mut world, 0, "hits:1|c\n");
+    commit(&mut world);
+    let committed = world.process().store.status().tallies;
+    set_failing(&world, true);
+    say(&mut world, 0, "hits:1|c\nhits:1|c\nbad\n");
+    commit(&mut world);
+    say(&mut world, 1, "hits:1|c\n");
+    let (reply, answer) = mpsc::sync_channel(1);
+    let stopped = Box::new(move |commit| reply.send(commit).expect("waited for"));
+    world.process().store.stop(Duration::from_secs(30), stopped);
+    for tenths in 0..295 {
+        world.turn_all();
+        assert!(!world.process().actor.has_ended(), "it gave up after {tenths} tenths of a second");
+        world.clock.advance(SECOND / 10);
+    }
+    for _ in 0..20 {
+        world.clock.advance(SECOND / 10);
+        world.turn_all();
+    }
+    assert!(world.process().actor.has_ended());
+    // What the thread says when it ends.
+    let lost = world.process().actor.store().uncommitted();
+    let sum = |of: &dyn Fn(&crate::delta::SourceTally) -> u64| lost.iter().map(of).sum::<u64>();
+    assert_eq!((sum(&|t| t.inputs), sum(&|t| t.recorded_total()), sum(&|t| t.rejected_total())), (4, 3, 1));
+    assert_eq!(world.process().store.status().tallies, committed);
+    drop(answer);
+}
+
+#[test]
+fn k7_c4_a_stop_commits_everything_when_the_disk_has_room_in_time() {
+    let mut world = live(Setup::default());
+    commit(&mut world);
+    set_failing(&world, true);
+    say(&mut world, 0, "hits:1|c\nhits:1|c\n");
+    for _ in 0..30 {
+        commit(&mut world);
+    }
+    let (reply, answer) = mpsc::sync_channel(1);
+    let stopped = Box::new(move |commit| reply.send(commit).expect("waited for"));
+    world.process().store.stop(Duration::from_secs(30), stopped);
+    for _ in 0..100 {
+        world.clock.advance(SECOND / 10);
+        world.turn_all();
+    }
+    assert!(!world.process().actor.has_ended());
+    set_failing(&world, false);
+    for _ in 0..12 {
+        world.clock.advance(SECOND / 10);
+        world.turn_all();
+    }
+    assert!(world.process().actor.has_ended(), "a drain looks once a second");
+    assert_eq!(world.process().sum("hits_total", &[]), 2);
+    assert!(world.process().actor.store().uncommitted().iter().all(crate::delta::SourceTally::is_zero));
+    drop(answer);
 }
 
 #[test]

@@ -10,5 +10,7 @@ mod gaps;
 mod handles;
 mod quantiles;
 mod queries;
+mod recorded;
+mod resets;
 mod truth;
 mod world;

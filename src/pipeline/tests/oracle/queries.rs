@@ -1,6 +1,7 @@
 //! Q1, Q3: what queries read of a running pipeline equals a world where every sample is kept, whatever the shards,
 //! ticks, restarts and late samples; and recorded expressions see one commit.
 
+use super::failing::{commit, live, say};
 use super::world::{SECOND, START, Setup, World};
 use crate::event::{Labels, SeriesId, Timestamp};
 use crate::query::memory::Memory;
@@ -9,11 +10,17 @@ use crate::query::{Expression, Value, evaluate};
 use crate::store::tests::script::{Rng, SLICE_NANOS};
 use std::collections::BTreeMap;
 
-const EXPRESSIONS: [&str; 16] = [
+const EXPRESSIONS: [&str; 22] = [
+    "resets(hits_total[1m])",
+    "idelta(took_seconds_count[1m])",
     "hits_total",
     "sum by (k) (rate(hits_total[30s]))",
     "increase(hits_total{k=~\"a|b\"}[1m])",
     "hits_total offset 20s",
+    "hits_total{k=\"a\"}",
+    "hits_total{k=\"zzz\"}",
+    "increase(hits_total{nothing=\"\",k=\"b\",k!=\"a\"}[1m])",
+    "took_seconds_count{k=\"c\",k=~\"a|c\"}",
     "temp",
     "max_over_time(temp[40s]) - min_over_time(temp[40s])",
     "avg_over_time(temp{k!=\"a\"}[1m])",
@@ -31,12 +38,40 @@ const EXPRESSIONS: [&str; 16] = [
 /// One line and what it does to the naive world.
 fn apply(memory: &mut Memory, ids: &BTreeMap<(String, String), SeriesId>, line: &(String, String, f64, Timestamp)) {
     let (name, label, value, time) = line;
+    if let Some(name) = name.strip_prefix("reset ") {
+        let id = ids[&(name.to_owned(), label.clone())];
+        if name == "temp" {
+            memory.set(id, *time, 0.0);
+        }
+        return memory.reset(id, *time);
+    }
     let Some(id) = ids.get(&(name.clone(), label.clone())) else { return };
     match name.as_str() {
         "hits_total" => memory.increment(*id, *time, *value),
         "temp" => memory.set(*id, *time, *value),
         "took_seconds" => memory.observe(*id, *time, *value / 1000.0, 4096),
         _ => memory.insert(*id, *time, &format!("{value}")),
+    }
+}
+
+/// Resets some series, all of whose samples are committed (R3).
+fn reset(world: &mut World, rng: &mut Rng, lines: &mut Vec<(String, String, f64, Timestamp)>) {
+    let view = world.process().view.clone();
+    let mut meant = Vec::new();
+    for name in ["hits_total", "temp", "took_seconds", "members"] {
+        let Some(metric) = view.metric(name) else { continue };
+        let series = view.series(&metric);
+        let mut labels = Vec::new();
+        view.labels(metric.kind, &series, |found: &Labels| labels.push(found.get("k").expect("all").to_owned()));
+        let of_metric = series.iter().zip(labels).map(|((id, _), label)| (name, label, (metric.kind, *id)));
+        meant.extend(of_metric.filter(|_| rng.below(2) == 0));
+    }
+    world.process().store.reset(meant.iter().map(|(_, _, series)| *series).collect(), Box::new(|_| {}));
+    world.settle(rng);
+    for (name, label, (_, id)) in meant {
+        let mut at = None;
+        view.read_totals(&[id], |row| at = row.expect("live").resets.last().map(|reset| reset.at));
+        lines.push((format!("reset {name}"), label, 0.0, at.expect("it was reset")));
     }
 }
 
@@ -76,6 +111,10 @@ fn run(seed: u64) {
         if rng.below(2) == 0 {
             world.turn_all();
         }
+        if rng.below(6) == 0 {
+            world.settle(&mut rng);
+            reset(&mut world, &mut rng, &mut lines);
+        }
         if rng.below(25) == 0 {
             world.settle(&mut rng);
             world.kill(1 + rng.below(3) as usize);
@@ -97,7 +136,7 @@ fn run(seed: u64) {
         process.view.labels(known.kind, &family.series, |found: &Labels| labels.push(found.clone()));
         let series: Vec<SeriesId> = family.series.iter().map(|(id, _)| *id).collect();
         let mut created = Vec::new();
-        process.view.read_totals(&series, |found| created.push(found.expect("live").1));
+        process.view.read_totals(&series, |found| created.push(found.expect("live").born));
         for (labels, created) in labels.iter().zip(created) {
             let label = labels.get("k").expect("all have it");
             ids.insert((name.to_owned(), label.to_owned()), memory.series(&metric, &[("k", label)], created));
@@ -132,4 +171,82 @@ fn shown(value: Value) -> Vec<String> {
 #[test]
 fn q1_queries_over_the_pipeline_equal_the_naive_world() {
     (0..12).for_each(run);
+}
+
+/// The answer to `text` at an edge.
+fn answer(worlds: &Worlds, text: &str, edge: i64) -> Vec<String> {
+    let expression = Expression::parse(text).expect(text);
+    let at = Timestamp(edge * SLICE_NANOS);
+    let asked = [Asked { expression: &expression, start: at, end: at }];
+    shown(evaluate(&expression, &worlds.world_for(&asked).expect("reads"), at).expect(text))
+}
+
+/// A world is of one commit, whatever is committed while it is asked; two expressions over it are of one moment.
+#[test]
+fn q3_q4_a_world_does_not_change_while_it_lives() {
+    let mut world = live(Setup::default());
+    say(&mut world, 0, "hits:1|c|#k:a\nlat:5|ms|#k:a\ntemp:3|g|#k:a\n");
+    commit(&mut world);
+    let process = world.process();
+    let worlds = Worlds::new(process.view.clone(), process.actor.store().ledger().reader());
+    let at = Timestamp((world.now().0 / SLICE_NANOS + 1) * SLICE_NANOS);
+    let texts = ["hits_total", "increase(hits_total[1m])", "lat_seconds_count", "temp", "count({k=~\".+\"})"];
+    let expressions = texts.map(|text| Expression::parse(text).expect(text));
+    let asked: Vec<Asked<'_>> = expressions.iter().map(|expression| Asked { expression, start: at, end: at }).collect();
+    let all = |world: &crate::query::world::World<'_>| -> Vec<Vec<String>> {
+        expressions.iter().map(|expression| shown(evaluate(expression, world, at).expect("answers"))).collect()
+    };
+    let held = worlds.world_for(&asked).expect("reads");
+    let (commit_then, before) = (held.commit(), all(&held));
+    say(&mut world, 0, "hits:7|c|#k:a\nhits:1|c|#k:b\nlat:9|ms|#k:a\ntemp:4|g|#k:a\nhits:2|c|#k:a|T1700000000\n");
+    commit(&mut world);
+    assert_eq!((held.commit(), all(&held)), (commit_then, before.clone()));
+    let after = worlds.world_for(&asked).expect("reads");
+    assert!(after.commit() > commit_then);
+    assert_ne!(all(&after), before);
+}
+
+/// Columns that were decoded while a series was not in memory lack its rows, and no commit touches those slices when it
+/// returns.
+#[test]
+fn s2_q1_a_series_that_returns_has_its_old_slices_again() {
+    let mut world = live(Setup { idle: Some(30 * SECOND), ..Setup::default() });
+    let reader = |world: &mut World| {
+        let process = world.process();
+        Worlds::new(process.view.clone(), process.actor.store().ledger().reader())
+    };
+    // The one that leaves has the highest id of its metric: when it returns, the list only grows at its end.
+    for lines in ["hits:1|c|#k:stays\n", "hits:5|c|#k:left\nlat:5|ms|#k:left\n"] {
+        say(&mut world, 0, lines);
+        commit(&mut world);
+    }
+    let live_at_first = world.process().table.lock().live();
+    for second in 0..150 {
+        if second % 10 == 0 {
+            say(&mut world, 0, "hits:1|c|#k:stays\nlat:7|ms|#k:stays\n");
+        }
+        world.clock.advance(SECOND);
+        world.turn_all();
+    }
+    assert!(world.process().table.lock().live() < live_at_first + 1, "they have left");
+    let worlds = reader(&mut world);
+    let texts = [
+        "increase(hits_total{k=\"left\"}[10m])",
+        "hits_total{k=\"left\"} offset 1m",
+        "sum(increase(hits_total[10m]))",
+        "increase(lat_seconds_count{k=\"left\"}[10m])",
+        "histogram_quantile(0.5, sum(rate(lat_seconds[10m])))",
+    ];
+    let before = world.now().0 / SLICE_NANOS;
+    texts.iter().for_each(|text| drop(answer(&worlds, text, before)));
+    say(&mut world, 0, "hits:2|c|#k:left\nlat:9|ms|#k:left\n");
+    commit(&mut world);
+    world.clock.advance(SLICE_NANOS);
+    world.turn_all();
+    let after = world.now().0 / SLICE_NANOS;
+    let fresh = reader(&mut world);
+    for text in texts {
+        assert_eq!(answer(&worlds, text, after), answer(&fresh, text, after), "{text}");
+    }
+    assert!(answer(&fresh, texts[0], after)[0].contains(" 7.0 "), "{:?}", answer(&fresh, texts[0], after));
 }

@@ -69,6 +69,7 @@ fn declared(name: &str, digits: Digits, has_buckets: bool) -> DeclaredMetric {
             .then(|| Arc::new(Buckets { first: 0, bounds: units.iter().map(|bound| *bound as f64).collect(), units })),
         group: Group::Main,
         idle: None,
+        holds: None,
     }
 }
 

@@ -82,7 +82,8 @@ fn every_format_filters_by_group_and_name() {
         assert!(named.contains("orders") && named.contains("hydrograph_up") && !named.contains("took"), "{format:?}");
         assert!(ask(Some("internal"), &[]).contains("hydrograph_client"), "{format:?}");
         let job = ScrapeRequest { group: Some("job".to_owned()), ..request(format) };
-        assert_eq!(scrape.render(&job).expect_err("reserved").known, ["internal", "models"]);
+        let known = vec!["internal".to_owned(), "models".to_owned()];
+        assert_eq!(scrape.render(&job).expect_err("reserved"), ScrapeError::UnknownGroup(UnknownGroup { known }));
     }
 }
 
@@ -102,7 +103,7 @@ fn protobuf_carries_types_help_creation_times_and_natives() {
     let took = named("took_seconds");
     assert_eq!((took.kind, took.unit.as_str()), (4, "seconds"));
     let native = took.series[0].native.as_ref().expect("classic and native in one message");
-    assert_eq!((native.schema, native.positive.as_slice()), (3, &[(-36, 1)][..]), "2^(-37/8) < 0.042 <= 2^(-36/8)");
+    assert_eq!((native.schema, native.positive.as_slice()), (3, &[(-36, 1.0)][..]), "2^(-37/8) < 0.042 <= 2^(-36/8)");
     assert_eq!(took.series[0].steps.len(), 3);
     assert!(named("took_window_seconds").series[0].native.is_none());
     assert_eq!(named("hydrograph_up").series[0].value, 1.0);
@@ -232,8 +233,12 @@ proptest! {
         for family in &families {
             for series in family.series.iter().filter(|_| family.kind == 4) {
                 let native = series.native.as_ref().expect("every sample is in it");
-                let sum: i64 = native.positive.iter().chain(&native.negative).map(|(_, count)| count).sum();
-                prop_assert_eq!(sum as u64 + native.zero, series.count, "Prometheus refuses any other sum");
+                let sum: f64 = native.positive.iter().chain(&native.negative).map(|(_, count)| count).sum();
+                let count = series.exact.unwrap_or(series.count as f64);
+                prop_assert_eq!(sum + native.zero, count, "Prometheus refuses any other sum");
+                prop_assert_eq!((count + 0.5).floor(), series.count as f64, "V2: rounded half up");
+                let steps = series.steps.iter().map(|(_, count)| *count);
+                prop_assert!(series.exact_steps.iter().zip(steps).all(|(exact, count)| (exact + 0.5).floor() == count));
             }
         }
         let csv = parse_csv(&render(&scrape, &request(ScrapeFormat::Csv)));
