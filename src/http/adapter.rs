@@ -1,17 +1,22 @@
-//! The running pipeline as the routes see it, and the thread that serves it.
+//! The running pipeline as the routes see it.
 //!
-//! In: a [`Pipeline`]. Out: a [`Backend`], and a [`Server`]. Owns: the runtime of the front door, and what
-//! was seen last of each source, for rates. Invariant: nothing here decides anything; it only says what is.
+//! In: a [`Pipeline`]. Out: a [`Backend`]. Owns: what was seen last of each source,
+//! for rates. Invariant: nothing here decides anything; it only says what is.
 
+use super::doors::Doors;
+use super::tap::Feed;
+use super::wording::{client_hint, culprit, fields_of, unheard};
 use super::{
     Accepted, Backend, Component, ComponentState, EventsError, EventsTaken, Format, Health, HealthStatus, IndexData,
-    Laws, LineOutcome, Listener, ListenerInfo, NoticeFields, Quantile, RecentItem, RecentKind, Refused, RefusedEvent,
-    ScrapeBody, ScrapeRequest, SeriesInfo, SourceInfo, StoreInfo, Token, Unavailable, UnknownGroup, serve,
+    Laws, LineOutcome, LinesTaken, ListenerInfo, NoScrape, Quantile, RecentItem, RecentKind, Refusal, Refused,
+    RefusedEvent, ResetRefused, ScrapeBody, ScrapeRequest, SeriesInfo, SourceInfo, StoreInfo, TapFeed, Unavailable,
+    UnknownGroup,
 };
-use crate::actor::{Failures, Thread, spawn};
 use crate::delta::SourceTally;
 use crate::event::{DropReason, Group, Kind, Metric, RejectReason, WireType};
-use crate::pipeline::{EventsRefused, Pipeline, Report, WidgetError, as_number, series_name};
+use crate::pipeline::tap::{TapError, TapRequest};
+use crate::pipeline::{EventsRefused, Pipeline, Report, ResetError, WidgetError, as_number, series_name};
+use crate::rule::{escape_metric_name, is_reserved_name};
 use crate::shard;
 use crate::sink::scrape;
 use crate::store::KeptRow;
@@ -19,6 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A rate is taken over at least this long.
 const RATE_NANOS_MIN: i64 = 2_000_000_000;
+/// Metrics past their limit that `/health` names; the others are counted.
+const WORST: usize = 10;
 /// Series and rejects on the index page.
 const NEWEST: usize = 20;
 
@@ -33,14 +40,19 @@ struct Seen {
 /// A pipeline behind routes.
 pub struct Front {
     pipeline: Pipeline,
-    urls: Vec<String>,
+    doors: Arc<Doors>,
     seen: Mutex<Seen>,
 }
 
 impl Front {
-    /// The front of a pipeline that is served at these URLs.
-    pub fn new(pipeline: Pipeline, urls: Vec<String>) -> Front {
-        Front { pipeline, urls, seen: Mutex::default() }
+    /// The front of a pipeline that is served at these doors.
+    pub(super) fn new(pipeline: Pipeline, doors: Arc<Doors>) -> Front {
+        Front { pipeline, doors, seen: Mutex::default() }
+    }
+
+    /// Waits for a commit, unless the store is known not to make any.
+    fn commits(&self) -> bool {
+        self.pipeline.status().is_up && self.pipeline.flush().is_ok()
     }
 
     /// Inputs a second of each source, over the last few seconds.
@@ -69,7 +81,7 @@ impl Front {
             source: self.source(reject.source),
             reason: reject.reason.as_str().to_owned(),
             hint: match reject.detail.is_empty() {
-                true => self.hint_of(reject.reason, &reject.text),
+                true => hint_of(&self.pipeline, reject.reason, &reject.text),
                 false => reject.detail,
             },
             text: reject.text,
@@ -98,28 +110,6 @@ impl Front {
 
     fn source(&self, index: crate::event::SourceIndex) -> String {
         self.pipeline.source_names().get(usize::from(index.0)).cloned().unwrap_or_default()
-    }
-
-    /// Says which part of a line was wrong where that can be seen.
-    fn hint_of(&self, reason: RejectReason, text: &str) -> String {
-        let split = text.split_once(':').and_then(|(name, rest)| Some((name, rest.split_once('|')?)));
-        match (reason, split) {
-            (RejectReason::BadValue, Some((_, (values, _)))) => {
-                let bad = values.split(':').find(|value| value.trim().parse::<f64>().is_err()).unwrap_or(values);
-                format!("\"{bad}\" is {}", reason.hint())
-            }
-            (RejectReason::TypeConflict, Some((name, (_, rest)))) => {
-                match wire_of(rest).and_then(|wire| self.pipeline.conflicting(name, wire)) {
-                    Some(taken) => format!("{} is a {} already: one name, one type", taken.name, shown_type(&taken)),
-                    None => reason.hint().to_owned(),
-                }
-            }
-            (RejectReason::LabelMismatch, Some((name, (_, rest)))) => {
-                let labels = wire_of(rest).and_then(|wire| self.pipeline.labels_hint(name, wire));
-                labels.unwrap_or_else(|| reason.hint().to_owned())
-            }
-            _ => reason.hint().to_owned(),
-        }
     }
 
     /// Whole events of schemas with `keep`.
@@ -163,12 +153,40 @@ impl Front {
                     stats.quantiles.first().map(|q| Quantile { q: q.q, value: q.value, bound: q.bound });
             }
         } else {
-            accepted.value = value.map(|value| as_number(metric, &value)).filter(|value| value.is_finite());
+            accepted.value = value.as_ref().map(as_number).filter(|value| value.is_finite());
         }
         if let Some(received) = metric.help.strip_prefix("timing received as ") {
             accepted.note = format!("{received} in ms");
         }
         accepted
+    }
+}
+
+/// Says which part of a line was wrong where that can be seen.
+pub(super) fn hint_of(pipeline: &Pipeline, reason: RejectReason, text: &str) -> String {
+    let split = text.split_once(':').and_then(|(name, rest)| Some((name, rest.split_once('|')?)));
+    match (reason, split) {
+        (RejectReason::BadValue, Some((_, (values, rest)))) if wire_of(rest) == Some(WireType::Set) => {
+            format!("\"{values}\" is no member: those of a set are not empty")
+        }
+        (RejectReason::BadValue, Some((_, (values, _)))) => {
+            let bad = values.split(':').find(|value| value.trim().parse::<f64>().is_err()).unwrap_or(values);
+            format!("\"{bad}\" is {}", reason.hint())
+        }
+        (RejectReason::TypeConflict, Some((name, (_, rest)))) => {
+            match wire_of(rest).and_then(|wire| pipeline.conflicting(name, wire)) {
+                Some(taken) => format!("{} is a {} already: one name, one type", taken.name, shown_type(&taken)),
+                None if is_reserved_name(&escape_metric_name(name)) => {
+                    format!("{name} is a name of the program's own, like hydrograph_* and process_*")
+                }
+                None => reason.hint().to_owned(),
+            }
+        }
+        (RejectReason::LabelMismatch, Some((name, (_, rest)))) => {
+            let labels = wire_of(rest).and_then(|wire| pipeline.labels_hint(name, wire));
+            labels.unwrap_or_else(|| reason.hint().to_owned())
+        }
+        _ => reason.hint().to_owned(),
     }
 }
 
@@ -209,7 +227,7 @@ pub fn laws_of(sum: &SourceTally) -> Laws {
 }
 
 impl Backend for Front {
-    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup> {
+    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, NoScrape> {
         let request = scrape::ScrapeRequest {
             format: match request.format {
                 Format::Text => scrape::ScrapeFormat::Text,
@@ -224,8 +242,11 @@ impl Backend for Front {
             names: request.names.clone(),
             gzip: request.gzip,
         };
-        let body = self.pipeline.scrape(&request).map_err(|error| UnknownGroup { known: error.known })?;
-        Ok(ScrapeBody { content_type: body.content_type, bytes: Arc::new(body.to_vec()), gzip: body.gzip })
+        let body = self.pipeline.scrape(&request).map_err(|error| match error {
+            scrape::ScrapeError::UnknownGroup(error) => NoScrape::UnknownGroup(UnknownGroup { known: error.known }),
+            scrape::ScrapeError::NoRoom { .. } => NoScrape::NoRoom(error.to_string()),
+        })?;
+        Ok(ScrapeBody { content_type: body.content_type, pieces: body.pieces, gzip: body.gzip })
     }
 
     fn health(&self) -> Health {
@@ -242,10 +263,14 @@ impl Backend for Front {
             let name = format!("source {} {}", listener.source, listener.asked);
             component(name, state, listener.skipped.clone().unwrap_or_default());
         }
-        for (metric, count, label) in self.pipeline.overflows() {
-            let widest = if label.is_empty() { String::new() } else { format!("; label {label} has the most values") };
-            let reason = format!("{count} resolutions past the limit of series{widest}");
-            component(format!("metric {metric}"), ComponentState::Degraded, reason);
+        let overflows = self.pipeline.overflows(WORST);
+        for overflow in overflows.worst {
+            let reason = format!("{} resolutions past the limit of series{}", overflow.count, culprit(&overflow));
+            component(format!("metric {}", overflow.metric), ComponentState::Degraded, reason);
+        }
+        if overflows.others > 0 {
+            let reason = format!("{} more met a limit of series", overflows.others);
+            component("metrics".into(), ComponentState::Degraded, reason);
         }
         if let Some(failure) = self.pipeline.failure() {
             component("actor".into(), ComponentState::Down, failure);
@@ -286,20 +311,24 @@ impl Backend for Front {
         items
     }
 
-    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<Vec<LineOutcome>, Unavailable> {
+    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<LinesTaken, Unavailable> {
         let status = self.pipeline.status();
         if !status.has_room {
             return Err(Unavailable("the store does not commit and limits.pending is reached".into()));
         }
+        let sent = body.clone();
         let outcomes = self.pipeline.lines(body).map_err(|gone| Unavailable(gone.to_string()))?;
-        if wait {
-            self.pipeline.flush().map_err(|error| Unavailable(error.to_string()))?;
-        }
-        Ok(outcomes
+        // From here on they are taken: nothing may say that they should be sent again.
+        let Some(outcomes) = outcomes else {
+            return Ok(LinesTaken { outcomes: unheard(&sent), awaits_commit: true });
+        };
+        let awaits_commit = wait && !self.commits();
+        let wait = wait && !awaits_commit;
+        let outcomes = outcomes
             .into_iter()
             .map(|(line, outcome)| match outcome {
                 shard::LineOutcome::Refused(reason, detail) => {
-                    let hint = if detail.is_empty() { self.hint_of(reason, &line) } else { detail };
+                    let hint = if detail.is_empty() { hint_of(&self.pipeline, reason, &line) } else { detail };
                     LineOutcome::Refused(Refused { hint, reason: reason.as_str().into(), line })
                 }
                 shard::LineOutcome::Accepted { dropped: Some(reason), .. } => {
@@ -311,27 +340,28 @@ impl Backend for Front {
                         // The view does not hold this line yet: an older value would be taken for its own.
                         accepted = Accepted { samples: samples.into(), value: None, quantile: None, ..accepted };
                     }
-                    LineOutcome::Accepted(accepted)
+                    LineOutcome::Accepted(Accepted { committed: awaits_commit.then_some(false), ..accepted })
                 }
                 shard::LineOutcome::Notice => LineOutcome::Accepted(Accepted {
                     line,
                     series: "hydrograph_notices_total".into(),
                     kind: "counter".into(),
                     samples: 1,
+                    committed: awaits_commit.then_some(false),
                     ..Accepted::default()
                 }),
             })
-            .collect())
+            .collect();
+        Ok(LinesTaken { outcomes, awaits_commit })
     }
 
     fn events(&self, lines: Vec<u8>, wait: bool) -> Result<EventsTaken, EventsError> {
-        let verdict = self.pipeline.events(&lines).map_err(|refused| match refused {
+        let (verdict, is_complete) = self.pipeline.events(&lines).map_err(|refused| match refused {
             EventsRefused::Busy => EventsError::Busy(refused.to_string()),
             EventsRefused::NotCommitting => EventsError::Unavailable(refused.to_string()),
         })?;
-        if wait && verdict.accepted > 0 {
-            self.pipeline.flush().map_err(|error| EventsError::Unavailable(error.to_string()))?;
-        }
+        // From here on they are taken: nothing may say that they should be sent again.
+        let awaits_commit = !is_complete || (wait && verdict.accepted > 0 && !self.commits());
         let errors = verdict
             .refused
             .into_iter()
@@ -341,7 +371,15 @@ impl Backend for Front {
                 hint: if refused.detail.is_empty() { refused.reason.hint().to_owned() } else { refused.detail },
             })
             .collect();
-        Ok(EventsTaken { accepted: verdict.accepted, rejected: verdict.rejected, errors })
+        Ok(EventsTaken { accepted: verdict.accepted, rejected: verdict.rejected, errors, awaits_commit })
+    }
+
+    fn note_refusal(&self, refusal: Refusal) {
+        self.pipeline.note_refusal(match refusal {
+            Refusal::NoRoom => "no_room",
+            Refusal::Crowded => "crowded",
+            Refusal::Stalled => "stalled",
+        });
     }
 
     fn has_field(&self, event: &[u8], field: &[u8]) -> bool {
@@ -352,9 +390,23 @@ impl Backend for Front {
         self.pipeline.widget(name, hours)
     }
 
-    fn reload(&self) -> Result<serde_json::Value, String> {
-        let report = self.pipeline.reload_files().map_err(|error| error.to_string())?;
+    fn tap(&self, request: &TapRequest) -> Result<Box<dyn TapFeed>, TapError> {
+        let tap = self.pipeline.tap(request)?;
+        Ok(Box::new(Feed::new(tap, self.pipeline.clone())))
+    }
+
+    fn reload(&self, accept: &[String]) -> Result<serde_json::Value, String> {
+        let report = self.pipeline.reload_files_accepting(accept).map_err(|error| error.to_string())?;
         serde_json::to_value(&report).map_err(|error| error.to_string())
+    }
+
+    fn reset(&self, selectors: &[String]) -> Result<usize, ResetRefused> {
+        let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
+        self.pipeline.reset_matching(&selectors).map_err(|error| match error {
+            ResetError::NotCommitted => ResetRefused::Unavailable(error.to_string()),
+            ResetError::Unknown => ResetRefused::Unknown,
+            ResetError::Own | ResetError::Selector(_) => ResetRefused::Wrong(error.to_string()),
+        })
     }
 
     fn index(&self) -> IndexData {
@@ -375,7 +427,7 @@ impl Backend for Front {
             .collect();
         let plan = pipeline.plan();
         let mut fed = SourceTally::default();
-        tallies.iter().filter(|(name, _)| plan.is_fed(name)).for_each(|(_, tally)| fed.merge(tally));
+        tallies.iter().filter(|(name, _)| pipeline.is_fed(name)).for_each(|(_, tally)| fed.merge(tally));
         let now = pipeline.clock().wall();
         let status = pipeline.status();
         let (file, is_new) = pipeline.store_file();
@@ -396,7 +448,7 @@ impl Backend for Front {
                     skipped: listener.skipped.clone(),
                 })
                 .collect(),
-            http: self.urls.clone(),
+            http: self.doors.urls(),
             sources,
             series_count: u64::from(pipeline.series_count()),
             newest: newest(pipeline),
@@ -408,38 +460,6 @@ impl Backend for Front {
                 commit: status.last_commit.0,
             },
             laws: laws_of(&fed),
-        }
-    }
-}
-
-/// What to paste, or which clients speak it.
-fn client_hint(listener: &crate::pipeline::ListenerState) -> String {
-    match listener.kind {
-        "unixstream" if listener.skipped.is_none() => "PyPI statsd, lines of text".into(),
-        "unixgram" | "udp" if listener.skipped.is_none() => format!("export {}", listener.client),
-        _ => listener.client.clone(),
-    }
-}
-
-/// What a notice has beside what every kept input has.
-fn fields_of(notice: &shard::Notice) -> NoticeFields {
-    let common = NoticeFields {
-        name: notice.name.clone(),
-        host: notice.host.clone(),
-        tags: notice.tags.clone(),
-        ..Default::default()
-    };
-    match &notice.body {
-        shard::NoticeBody::Event { aggregation_key, source_type, priority, alert } => NoticeFields {
-            kind: "event",
-            alert_type: alert.as_str(),
-            priority: priority.as_str(),
-            aggregation_key: aggregation_key.clone(),
-            source_type: source_type.clone(),
-            ..common
-        },
-        shard::NoticeBody::Check { status } => {
-            NoticeFields { kind: "service_check", status: status.as_str(), ..common }
         }
     }
 }
@@ -483,59 +503,13 @@ fn newest(pipeline: &Pipeline) -> Vec<SeriesInfo> {
         .collect()
 }
 
-/// The thread that serves a pipeline over HTTP.
-pub struct Server {
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<Thread>,
-    /// What it serves.
-    pub front: Arc<Front>,
-}
-
-impl Server {
-    /// Serves a pipeline on these listeners until it is dropped or stopped.
-    ///
-    /// # Errors
-    /// When the runtime or its thread cannot be made.
-    pub fn start(pipeline: Pipeline, listeners: Vec<Listener>, token: Option<Token>) -> std::io::Result<Server> {
-        let urls = listeners.iter().map(Listener::url).collect::<Result<Vec<_>, _>>()?;
-        let front = Arc::new(Front::new(pipeline, urls));
-        let backend: Arc<dyn Backend> = Arc::clone(&front) as Arc<dyn Backend>;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(8)
-            .thread_keep_alive(std::time::Duration::from_secs(5))
-            .build()?;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let thread = spawn("http", &Failures::new(), move || {
-            let shutdown = async move {
-                // The sender was used or dropped: both mean stop.
-                let _ = stopped.await;
-            };
-            if let Err(error) = runtime.block_on(serve(listeners, backend, token, shutdown)) {
-                tracing::error!(%error, "the front door closed");
-            }
-        })?;
-        Ok(Server { stop: Some(stop), thread: Some(thread), front })
-    }
-
-    /// Lets answers under way finish and ends the thread.
-    pub fn stop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 /// The laws of a finished run: of everything that people fed.
 pub fn report_laws(report: &Report) -> Laws {
-    laws_of(&report.fed())
+    let mut uncommitted = report.fed_uncommitted();
+    let in_flight = std::mem::take(&mut uncommitted.recorded).iter().sum();
+    let mut sum = report.fed();
+    sum.merge(&uncommitted);
+    Laws { in_flight, ..laws_of(&sum) }
 }
 
 /// Of this source, or an event or a check of this name.
@@ -547,4 +521,44 @@ fn is_named(item: &RecentItem, name: &str) -> bool {
 fn wire_of(rest: &str) -> Option<WireType> {
     let letters = rest.split('|').next().unwrap_or("");
     WireType::ALL.into_iter().find(|wire| wire.as_str() == letters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::CommitId;
+
+    #[test]
+    fn c6_the_laws_of_a_run_hold_what_was_never_committed() {
+        let tally = |inputs: u64, rejected: u64| {
+            let mut tally = SourceTally { inputs, events: inputs - rejected, ..SourceTally::default() };
+            tally.rejected[RejectReason::Malformed as usize] = rejected;
+            tally.samples[Kind::Counter as usize] = inputs - rejected;
+            tally.recorded[Kind::Counter as usize] = inputs - rejected;
+            tally
+        };
+        let mut lost = tally(18, 2);
+        lost.recorded[Kind::Counter as usize] -= 3;
+        lost.drop_samples(crate::delta::Edge::Store, DropReason::Pending, 3);
+        let named = |tally: SourceTally| vec![("app".to_owned(), tally), ("internal".to_owned(), tally_of_own())];
+        fn tally_of_own() -> SourceTally {
+            SourceTally { inputs: 99, events: 99, ..SourceTally::default() }
+        }
+        let report = Report {
+            is_complete: false,
+            last_commit: CommitId(1),
+            sources: named(tally(12, 0)),
+            uncommitted: named(lost),
+            own: vec!["internal".into()],
+            store_bytes: 0,
+            failure: None,
+        };
+        let laws = report_laws(&report);
+        assert!(laws.hold());
+        assert_eq!(
+            laws.to_string(),
+            "lines 30 = events 28 + rejected 2 (malformed 2) · \
+             samples 28 = committed 12 + dropped 3 (pending 3) + in flight 13"
+        );
+    }
 }

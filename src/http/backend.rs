@@ -4,7 +4,9 @@
 //! Invariant: methods may block (they are called off the runtime's thread), but [`Backend::is_ready`] must not.
 
 use crate::event::Timestamp;
+use crate::event::time::rfc3339;
 use crate::pipeline::WidgetError;
+use crate::pipeline::tap::{TapError, TapLine, TapRequest};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
@@ -14,8 +16,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The current values of the families asked for. A body is rendered at most once per commit and shared (Q3).
     ///
     /// # Errors
-    /// When no family is of the group.
-    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup>;
+    /// [`NoScrape`].
+    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, NoScrape>;
 
     /// The state of every part.
     fn health(&self) -> Health;
@@ -29,25 +31,34 @@ pub trait Backend: Send + Sync + 'static {
     /// Takes lines as a source does. With `wait` it returns after the commit that holds them.
     ///
     /// # Errors
-    /// When the pipeline cannot take samples now (C4).
-    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<Vec<LineOutcome>, Unavailable>;
+    /// When the pipeline cannot take samples now (C4): then it has taken none.
+    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<LinesTaken, Unavailable>;
 
     /// Takes events, one line of JSON each, as a source does; what is no object is refused. With `wait` it returns
     /// after the commit that holds them.
     ///
     /// # Errors
-    /// When the pipeline cannot take events now, or, with `wait`, does not commit them: then they are taken, and
-    /// whoever sends them again may count them twice.
+    /// When the pipeline cannot take events now: then it has taken none.
     fn events(&self, lines: Vec<u8>, wait: bool) -> Result<EventsTaken, EventsError>;
+
+    /// Counts a client that was not served as it asked. Must not block.
+    fn note_refusal(&self, refusal: Refusal);
 
     /// Whether the schema of an event names this field. Must not block.
     fn has_field(&self, event: &[u8], field: &[u8]) -> bool;
 
-    /// Reads the pipeline file again and takes it over: what changed, as JSON.
+    /// Reads the pipeline file again and takes it over: what changed, as JSON. The metrics of `accept` may have another
+    /// scale or unit: their old series are retired (R2).
     ///
     /// # Errors
     /// The diagnostics; the old pipeline runs on.
-    fn reload(&self) -> Result<serde_json::Value, String>;
+    fn reload(&self, accept: &[String]) -> Result<serde_json::Value, String>;
+
+    /// Begins the series anew that any of these selectors means (R3), and says how many, after the commit.
+    ///
+    /// # Errors
+    /// [`ResetRefused`].
+    fn reset(&self, selectors: &[String]) -> Result<usize, ResetRefused>;
 
     /// What the index page shows.
     fn index(&self) -> IndexData;
@@ -57,6 +68,27 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`WidgetError`].
     fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, WidgetError>;
+
+    /// Opens a tap; it closes when it is dropped.
+    ///
+    /// # Errors
+    /// [`TapError`].
+    fn tap(&self, request: &TapRequest) -> Result<Box<dyn TapFeed>, TapError>;
+}
+
+/// An open tap, looked at again and again.
+pub trait TapFeed: Send {
+    /// True when there is nothing to say now. Must not block.
+    fn is_idle(&self) -> bool;
+
+    /// True once everything that was asked for is shown. Must not block.
+    fn is_over(&self) -> bool;
+
+    /// What there is to say now.
+    fn read(&mut self) -> Vec<TapLine>;
+
+    /// What is still to say, and the last line, with the reason.
+    fn end(&mut self, reason: &str) -> Vec<TapLine>;
 }
 
 /// An exposition format.
@@ -96,10 +128,32 @@ pub struct ScrapeRequest {
 pub struct ScrapeBody {
     /// Complete, with version and charset.
     pub content_type: &'static str,
-    /// Shared with every scrape of the same commit.
-    pub bytes: Arc<Vec<u8>>,
-    /// `bytes` is gzip; only ever when the request allowed it.
+    /// Sent one after another; the long one is shared with every scrape of the same commit.
+    pub pieces: [Arc<Vec<u8>>; 3],
+    /// It is gzip; only ever when the request allowed it.
     pub gzip: bool,
+}
+
+/// Why there is no body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoScrape {
+    /// No family is of the group.
+    #[error(transparent)]
+    UnknownGroup(#[from] UnknownGroup),
+    /// Slow readers hold as much as bodies may take; it passes.
+    #[error("{0}")]
+    NoRoom(String),
+}
+
+/// How a client was not served as it asked; the words are the label of `hydrograph_http_refused_total{reason}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Told to come again: answers on their way to slow readers take all the room there is.
+    NoRoom,
+    /// Closed without a request, or with an answer it did not take, because another needed the connection.
+    Crowded,
+    /// Closed because it did not take its answer.
+    Stalled,
 }
 
 /// No family is of this group.
@@ -115,6 +169,29 @@ pub struct UnknownGroup {
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
+/// What became of the lines of a request.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct LinesTaken {
+    /// In their order.
+    pub outcomes: Vec<LineOutcome>,
+    /// The commit was waited for and did not come: they are taken, and whoever sends them again counts them twice.
+    pub awaits_commit: bool,
+}
+
+/// Why nothing was reset.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResetRefused {
+    /// Nothing is committed now; it may happen later.
+    #[error("{0}")]
+    Unavailable(String),
+    /// No series is meant.
+    #[error("no such series")]
+    Unknown,
+    /// The selector is none, or means what is never reset.
+    #[error("{0}")]
+    Wrong(String),
+}
+
 /// What became of the events of a request.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct EventsTaken {
@@ -124,6 +201,9 @@ pub struct EventsTaken {
     pub rejected: u64,
     /// The first of them.
     pub errors: Vec<RefusedEvent>,
+    /// The commit was waited for and did not come, or what became of all was not heard in time: they are taken, and
+    /// whoever sends them again counts them twice.
+    pub awaits_commit: bool,
 }
 
 /// A refused event of a request.
@@ -215,11 +295,6 @@ impl RecentKind {
             RecentKind::Checks => "checks",
         }
     }
-}
-
-/// RFC 3339 in UTC; a moment that no calendar holds is the epoch.
-pub(super) fn rfc3339(time: Timestamp) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(time.0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 fn as_rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -318,6 +393,9 @@ pub struct Accepted {
     /// What a reader may wonder about: `checkout.latency in ms`. Without parentheses; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// `false` when it was taken and its commit, which was waited for, did not come yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<bool>,
 }
 
 fn is_unknown(quantile: &Option<Quantile>) -> bool {

@@ -9,10 +9,10 @@
 #![expect(clippy::result_large_err, reason = "a refusal is an answer, made once and sent at once")]
 
 use super::backend::{EventsError, EventsTaken, RefusedEvent};
-use super::routes::{
-    ANSWER_PATIENCE, Desk, Pairs, body_within, come_again, error, is_cross_site, json_answer, off_thread,
-};
+use super::body::body_within;
+use super::routes::{ANSWER_PATIENCE, Desk, Pairs, come_again, error, is_cross_site, json_answer, off_thread_whole};
 use crate::codec::json::{self, Events};
+use crate::pipeline::memory::POSTED_BYTES_MAX;
 use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -24,8 +24,10 @@ use std::time::Duration;
 
 /// Of one body, before and after it is decompressed: some 90,000 events.
 pub const EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Of all bodies that are being read or taken, in KiB: eight of the longest.
-pub(super) const BODIES_KIB_MAX: usize = 8 * (EVENTS_BYTES_MAX >> 10);
+/// Of all bodies that are being read or taken, in KiB. Each becomes lines, so that twice as much is held.
+/// One more for the begun KiB of each of the longest.
+pub(super) const BODIES_KIB_MAX: usize = (POSTED_BYTES_MAX >> 10) + 2;
+const _: () = assert!(POSTED_BYTES_MAX >= 2 * EVENTS_BYTES_MAX, "a long body leaves room to another");
 /// For a whole body to come: the longest at 5 Mbit/s.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// Errors that an answer lists; the rest is counted.
@@ -61,7 +63,10 @@ pub(super) async fn events(State(desk): State<Desk>, Query(query): Query<Pairs>,
     };
     let is_sync = query.iter().any(|(key, value)| key == "sync" && matches!(value.as_str(), "" | "true" | "1"));
     // A body takes its room before it is read, and keeps it until its events are in the pipeline.
-    let Ok(room) = desk.bodies.clone().try_acquire_many_owned(kib_of(request.headers(), coding)) else {
+    let (Ok(reader), Ok(room)) = (
+        desk.readers.clone().try_acquire_owned(),
+        desk.bodies.clone().try_acquire_many_owned(room_of(request.headers(), coding)),
+    ) else {
         return too_busy("too many bodies at once");
     };
     let headers = request.headers().clone();
@@ -69,6 +74,7 @@ pub(super) async fn events(State(desk): State<Desk>, Query(query): Query<Pairs>,
         Ok(body) => body,
         Err(answer) => return answer,
     };
+    drop(reader);
     let backend = desk.backend;
     let work = move || {
         let _room = room;
@@ -82,7 +88,7 @@ pub(super) async fn events(State(desk): State<Desk>, Query(query): Query<Pairs>,
         })?;
         Ok((taken, refused))
     };
-    match off_thread(&desk.waits, ANSWER_PATIENCE, work).await {
+    match off_thread_whole(&desk.waits, ANSWER_PATIENCE, work).await {
         Ok(Ok((taken, refused))) => answer(taken, refused, is_sync),
         Ok(Err(answer)) | Err(answer) => answer,
     }
@@ -101,22 +107,29 @@ fn answer(mut taken: EventsTaken, refused: Vec<RefusedEvent>, is_sync: bool) -> 
     }
     taken.errors.truncate(ERRORS_MAX);
     let status = match (taken.accepted, taken.rejected) {
-        (0, 1..) => StatusCode::BAD_REQUEST,
-        _ if is_sync => StatusCode::OK,
+        (0, 1..) if !taken.awaits_commit => StatusCode::BAD_REQUEST,
+        _ if is_sync && !taken.awaits_commit => StatusCode::OK,
         _ => StatusCode::ACCEPTED,
     };
-    let body = json!({"accepted": taken.accepted, "rejected": taken.rejected, "errors": taken.errors});
+    let mut body = json!({"accepted": taken.accepted, "rejected": taken.rejected, "errors": taken.errors});
+    if taken.awaits_commit {
+        body["committed"] = false.into();
+    }
     json_answer(status, &body)
 }
 
-/// The room that a body may need: a compressed one, and one that does not say, may become as long as any.
-fn kib_of(headers: &HeaderMap, coding: Coding) -> u32 {
+/// The KiB that a body may need: a compressed one may become as long as any.
+fn room_of(headers: &HeaderMap, coding: Coding) -> u32 {
+    match coding {
+        Coding::Identity => kib_of(headers, EVENTS_BYTES_MAX),
+        Coding::Gzip | Coding::Deflate => kib_of(&HeaderMap::new(), EVENTS_BYTES_MAX),
+    }
+}
+
+/// The KiB that a body may need: one that does not say how long it is may become as long as any.
+pub(super) fn kib_of(headers: &HeaderMap, bytes_max: usize) -> u32 {
     let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let bytes = match (said, coding) {
-        (Some(bytes), Coding::Identity) => bytes.min(EVENTS_BYTES_MAX),
-        _ => EVENTS_BYTES_MAX,
-    };
-    (bytes >> 10) as u32 + 1
+    (said.map_or(bytes_max, |bytes| bytes.min(bytes_max)) >> 10) as u32 + 1
 }
 
 /// `None` for what is not known, or applied twice.
@@ -310,9 +323,9 @@ mod tests {
         assert_eq!((of(&["br"]), of(&["gzip, gzip"]), of(&["gzip", "gzip"])), (None, None, None));
         let mut map = HeaderMap::new();
         let most = (EVENTS_BYTES_MAX >> 10) as u32 + 1;
-        assert_eq!(kib_of(&map, Coding::Identity), most);
+        assert_eq!((room_of(&map, Coding::Identity), kib_of(&map, 1 << 20)), (most, 1025));
         map.insert("content-length", HeaderValue::from_static("5000"));
-        assert_eq!((kib_of(&map, Coding::Identity), kib_of(&map, Coding::Gzip)), (5, most));
+        assert_eq!((room_of(&map, Coding::Identity), room_of(&map, Coding::Gzip)), (5, most));
         assert!(usize::try_from(most).unwrap() <= BODIES_KIB_MAX);
     }
 }

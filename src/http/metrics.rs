@@ -4,16 +4,21 @@
 //! Content-Type, gzip when asked. Invariant: an unknown group or format is answered with the list of known ones.
 
 use super::accept;
-use super::backend::{Format, ScrapeRequest, UnknownGroup};
-use super::routes::{ANSWER_PATIENCE, Desk, Pairs, json_answer, not_found, off_thread, text_of};
+use super::backend::{Format, NoScrape, Refusal, ScrapeRequest, UnknownGroup};
+use super::connection::Counted;
+use super::routes::{ANSWER_PATIENCE, Desk, Pairs, come_again, json_answer, not_found, off_thread, text_of};
 use crate::pipeline::WidgetError;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
 use serde_json::json;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The words of `/api/metrics?format=`.
@@ -71,6 +76,8 @@ pub(super) async fn dashboard(State(desk): State<Desk>, Query(query): Query<Pair
         Ok(Err(error)) => {
             let status = match &error {
                 WidgetError::Unknown { .. } | WidgetError::Timeframe { .. } => StatusCode::BAD_REQUEST,
+                // The same request would meet the same bound again.
+                WidgetError::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 WidgetError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             let mut answer = json!({"error": error.to_string()});
@@ -88,16 +95,22 @@ async fn scrape(desk: Desk, format: Format, group: Option<String>, query: Pairs,
     let gzip = accept::reads_gzip(text_of(headers, header::ACCEPT_ENCODING).as_deref());
     let request = ScrapeRequest { format, group, names, gzip };
     let patience = scrape_patience(headers);
-    let backend = desk.backend;
+    let backend = Arc::clone(&desk.backend);
     let body = match off_thread(&desk.renders, patience, move || backend.scrape(&request)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(UnknownGroup { known })) => {
+        Ok(Err(NoScrape::UnknownGroup(UnknownGroup { known }))) => {
             let answer = json!({"error": "no such group", "groups": known});
             return json_answer(StatusCode::NOT_FOUND, &answer);
         }
+        Ok(Err(NoScrape::NoRoom(reason))) => {
+            desk.backend.note_refusal(Refusal::NoRoom);
+            return come_again(&reason);
+        }
         Err(answer) => return answer,
     };
-    let mut answer = Response::new(Body::from(Bytes::from_owner(Shared(body.bytes))));
+    let mut answer = Response::new(Body::new(Pieces { pieces: body.pieces, next: 0 }));
+    // Whoever renders knows how many readers share the bytes.
+    answer.extensions_mut().insert(Counted::ELSEWHERE);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(body.content_type));
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -108,6 +121,34 @@ async fn scrape(desk: Desk, format: Format, group: Option<String>, query: Pairs,
 }
 
 /// A rendered body as hyper wants it, without a copy.
+struct Pieces {
+    pieces: [Arc<Vec<u8>>; 3],
+    next: usize,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        while let Some(piece) = self.pieces.get(self.next).map(Arc::clone) {
+            self.next += 1;
+            if !piece.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(Shared(piece))))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces[self.next..].iter().all(|piece| piece.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.pieces[self.next..].iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
 struct Shared(Arc<Vec<u8>>);
 
 impl AsRef<[u8]> for Shared {

@@ -7,28 +7,39 @@
 //! routes answer.
 //!
 //! Reading order: [`backend`](self) (what the routes need), `accept` (which format), `token`, `routes`,
-//! `ingest` (events in), `metrics`, `page`, `serve` (connections).
+//! `body` and `ingest` (events in), `metrics`, `page`, `tap` (what passes, live), `serve` and `connection` (who is served,
+//! and how slow a client may be).
 
 mod accept;
 mod adapter;
 mod backend;
+mod body;
+mod connection;
+mod doors;
 mod ingest;
 mod metrics;
 mod page;
+mod reset;
 mod routes;
 mod serve;
+mod server;
+mod tap;
 mod token;
+mod wording;
 
-pub use adapter::{Front, Server, laws_of, report_laws};
+pub use adapter::{Front, laws_of, report_laws};
 pub use backend::{
     Accepted, Backend, Component, ComponentState, EventsError, EventsTaken, Format, Health, HealthStatus, IndexData,
-    Laws, LineOutcome, ListenerInfo, NoticeFields, Quantile, RecentItem, RecentKind, Refused, RefusedEvent, ScrapeBody,
-    ScrapeRequest, SeriesInfo, SourceInfo, StoreInfo, Unavailable, UnknownGroup,
+    Laws, LineOutcome, LinesTaken, ListenerInfo, NoScrape, NoticeFields, Quantile, RecentItem, RecentKind, Refusal,
+    Refused, RefusedEvent, ResetRefused, ScrapeBody, ScrapeRequest, SeriesInfo, SourceInfo, StoreInfo, TapFeed,
+    Unavailable, UnknownGroup,
 };
+pub use doors::{DoorError, bind, tokens_of};
 pub use ingest::EVENTS_BYTES_MAX;
-pub use routes::LINES_BYTES_MAX;
+pub use routes::{LINES_BYTES_MAX, LINES_MAX};
 pub use serve::{Listener, serve};
-pub use token::{Token, TokenError};
+pub use server::Server;
+pub use token::{Token, TokenError, Tokens};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -3,8 +3,9 @@
 //! In: [`IndexData`] and the list of routes. Out: HTML. Invariant: text of clients (names, labels, refused
 //! lines) reaches the page only through [`Text`], as a text node; never as markup, attribute or address.
 
-use super::backend::{IndexData, Laws, ListenerInfo, RecentItem, SeriesInfo, SourceInfo, rfc3339};
+use super::backend::{IndexData, Laws, ListenerInfo, RecentItem, SeriesInfo, SourceInfo};
 use crate::event::Timestamp;
+use crate::event::time::rfc3339;
 use std::fmt::{self, Display, Write};
 
 /// Where the style sheet stands: a route, because the content security policy admits no inline style.

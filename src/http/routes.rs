@@ -4,11 +4,13 @@
 //! routes, which the index page shows, and how many requests may render or wait at once.
 //! Invariant: a route is either in [`ROUTES`] or 404.
 
-use super::backend::{Backend, HealthStatus, IndexData, LineOutcome, RecentKind};
-use super::{Token, accept, ingest, metrics, page};
+use super::backend::{Backend, HealthStatus, IndexData, LineOutcome, RecentKind, Unavailable};
+use super::body::{body_within, drain};
+use super::connection::{Counted, Way};
+use super::doors::Gate;
+use super::{Refusal, accept, ingest, metrics, page, reset, tap};
 use crate::actor::blocking;
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -17,10 +19,16 @@ use axum::routing::{get, post};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Of one `POST /api/v1/lines`: some 13,000 lines.
 pub const LINES_BYTES_MAX: usize = 1024 * 1024;
+/// And so many of them: what each became takes a hundred times the shortest.
+pub const LINES_MAX: usize = 25_000;
+/// An outcome in memory and as JSON takes this, beside several copies of the line.
+const OUTCOME_BYTES: usize = 768;
+/// Bodies that are being read at once; more are told to come again. The other connections are for those that ask.
+const READERS_MAX: usize = 128;
 /// For the body of a request.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// Answers being rendered at once; more wait their turn, since each may hold a core.
@@ -43,9 +51,23 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/healthz", "the process lives (also /-/healthy)"),
     ("GET", "/readyz", "sources are bound and the store is open (also /-/ready)"),
     ("GET", "/api/v1/recent", "?kind=rejects|events|checks [&name=] [&limit=], newest first"),
+    (
+        "GET",
+        "/api/v1/tap",
+        "?kind=events|samples|deltas|rejects [&edge=] [&name=] [&match=] [&limit=]: what passes, live",
+    ),
     ("POST", "/api/v1/lines", "DogStatsD lines and JSON events, one a line; answers what each became"),
     ("POST", "/api/v1/events", "typed events: a JSON object, an array, NDJSON or CloudEvents; ?sync=true waits"),
-    ("POST", "/-/reload", "reads the pipeline file again; 400 with what is wrong, and the old pipeline runs on"),
+    (
+        "POST",
+        "/api/v1/reset",
+        "?match=SELECTOR: those series begin at 0; needs http.admin_token, without one it is off",
+    ),
+    (
+        "POST",
+        "/-/reload",
+        "reads the pipeline file again [?accept=METRIC]; 400 with what is wrong, and the old pipeline runs on",
+    ),
     ("GET", "/", "this page (also /monitoring); JSON by Accept"),
 ];
 
@@ -55,17 +77,33 @@ pub(super) struct Desk {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) renders: Arc<Semaphore>,
     pub(super) waits: Arc<Semaphore>,
-    /// KiB of bodies of events.
+    /// KiB of bodies of lines and events.
     pub(super) bodies: Arc<Semaphore>,
+    /// Bodies that are being read.
+    pub(super) readers: Arc<Semaphore>,
+    /// KiB of long answers.
+    pub(super) answers: Arc<Semaphore>,
+    pub(super) gate: Arc<Gate>,
+    /// True once the server stops: answers that go on end then.
+    pub(super) stopping: watch::Receiver<bool>,
 }
 
-/// The routes over a backend, guarded by a token if there is one.
-pub(super) fn router(backend: Arc<dyn Backend>, token: Option<Token>) -> Router {
+/// The routes over a backend, guarded by tokens while there are any. `answers` is the room of long answers, in KiB.
+pub(super) fn router(
+    backend: Arc<dyn Backend>,
+    gate: Arc<Gate>,
+    stopping: watch::Receiver<bool>,
+    answers: Arc<Semaphore>,
+) -> Router {
     let desk = Desk {
         backend,
         renders: Arc::new(Semaphore::new(RENDERS_MAX)),
         waits: Arc::new(Semaphore::new(WAITS_MAX)),
         bodies: Arc::new(Semaphore::new(ingest::BODIES_KIB_MAX)),
+        readers: Arc::new(Semaphore::new(READERS_MAX)),
+        answers,
+        gate: Arc::clone(&gate),
+        stopping,
     };
     Router::new()
         .route("/metrics", get(metrics::scrape_all))
@@ -79,8 +117,10 @@ pub(super) fn router(backend: Arc<dyn Backend>, token: Option<Token>) -> Router 
         .route("/readyz", get(ready))
         .route("/-/ready", get(ready))
         .route("/api/v1/recent", get(recent))
+        .route("/api/v1/tap", get(tap::tap))
         .route("/api/v1/lines", post(lines))
         .route("/api/v1/events", post(ingest::events))
+        .route("/api/v1/reset", post(reset::reset))
         .route("/-/reload", post(reload))
         .route("/", get(index))
         .route("/monitoring", get(index))
@@ -88,21 +128,58 @@ pub(super) fn router(backend: Arc<dyn Backend>, token: Option<Token>) -> Router 
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .with_state(desk)
-        .layer(middleware::from_fn_with_state(token.map(Arc::new), guard))
+        .layer(middleware::from_fn_with_state(gate, guard))
+        .layer(middleware::from_fn(drain))
         .layer(middleware::map_response(dress))
 }
 
-/// Refuses requests without the token, for every path but liveness and readiness.
-async fn guard(State(token): State<Option<Arc<Token>>>, request: Request, next: Next) -> Response {
-    let is_open = matches!(request.uri().path(), "/healthz" | "/readyz" | "/-/healthy" | "/-/ready");
-    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    match token {
-        Some(token) if !is_open && !token.admits(given) => {
-            let answer = error(StatusCode::UNAUTHORIZED, "a bearer token is needed");
-            ([(header::WWW_AUTHENTICATE, "Bearer")], answer).into_response()
-        }
-        _ => next.run(request).await,
+/// Refuses requests without the token, for every path but liveness and readiness. Without a token, what changes
+/// something is refused under a name that is not this machine's: a page from elsewhere whose name was bound to
+/// 127.0.0.1 after it was loaded (DNS rebinding) is of the same site to its browser, and only the name tells.
+async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let is_open = is_probe(request.uri().path());
+    let tokens = gate.tokens();
+    if !is_open && !tokens.admit_reader(given(request.headers())) {
+        return stranger("a bearer token is needed");
     }
+    let changes =
+        request.method() == Method::POST && !READS_BY_POST.iter().any(|path| request.uri().path().starts_with(path));
+    let is_local = request.extensions().get::<Way>().is_some_and(|way| way.is_loopback);
+    if changes && is_local && tokens.admit_reader(None) && !names_this_machine(request.headers()) {
+        return error(StatusCode::FORBIDDEN, "asked under a foreign name; use localhost or an address, or set a token");
+    }
+    next.run(request).await
+}
+
+/// What a request says of who sends it.
+pub(super) fn given(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes)
+}
+
+/// 401.
+pub(super) fn stranger(reason: &str) -> Response {
+    ([(header::WWW_AUTHENTICATE, "Bearer")], error(StatusCode::UNAUTHORIZED, reason)).into_response()
+}
+
+/// Liveness and readiness: open to all, and answered at once.
+pub(super) fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/-/healthy" | "/-/ready")
+}
+
+/// Routes that change nothing, also when they are asked by POST.
+const READS_BY_POST: [&str; 4] = ["/api/v1/query", "/api/v1/series", "/api/v1/labels", "/api/v1/label/"];
+
+/// True when the Host header is a loopback name or an address. Every browser sends the header; what does not is none.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    if let Some(bracketed) = host.strip_prefix('[') {
+        let address = bracketed.split_once(']').map(|(address, _)| address);
+        return address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    }
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 /// Headers that every answer has: pages run no script, load nothing from elsewhere and stand in no frame.
@@ -177,25 +254,58 @@ async fn lines(State(desk): State<Desk>, Query(query): Query<Pairs>, request: Re
     if request.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "lines are taken as plain text, not compressed");
     }
+    let (Ok(reader), Ok(room)) = (
+        desk.readers.clone().try_acquire_owned(),
+        desk.bodies.clone().try_acquire_many_owned(ingest::kib_of(request.headers(), LINES_BYTES_MAX)),
+    ) else {
+        return come_again("too many bodies at once");
+    };
     let body = match body_within(request, LINES_BYTES_MAX, BODY_PATIENCE).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
+    drop(reader);
+    let count = memchr::memchr_iter(b'\n', &body).count() + 1;
+    if count > LINES_MAX {
+        return error(StatusCode::PAYLOAD_TOO_LARGE, &format!("at most {LINES_MAX} lines a request"));
+    }
+    // Room for the answer is found before anything is taken: afterwards it is too late to say "come again".
+    let kib = (count * OUTCOME_BYTES + 4 * body.len()) / 1024 + 1;
+    let Ok(mut answer_room) = desk.answers.clone().try_acquire_many_owned(kib as u32) else {
+        desk.backend.note_refusal(Refusal::NoRoom);
+        return come_again("too many long answers are on their way to slow readers");
+    };
     let waits = !query.iter().any(|(key, value)| key == "wait" && matches!(value.as_str(), "false" | "0"));
     let backend = desk.backend;
-    match off_thread(&desk.waits, ANSWER_PATIENCE, move || backend.lines(body.into(), waits)).await {
-        Ok(Ok(outcomes)) => ([(header::CONTENT_TYPE, NDJSON)], ndjson(&outcomes)).into_response(),
+    let work = move || {
+        let _room = room;
+        let taken = backend.lines(body.into(), waits)?;
+        Ok::<_, Unavailable>((ndjson(&taken.outcomes), taken.awaits_commit))
+    };
+    match off_thread_whole(&desk.waits, ANSWER_PATIENCE, work).await {
+        Ok(Ok((body, awaits_commit))) => {
+            // What the estimate was above the answer goes back.
+            drop(answer_room.split(answer_room.num_permits().saturating_sub(body.len() / 1024 + 1)));
+            let status = if awaits_commit { StatusCode::ACCEPTED } else { StatusCode::OK };
+            let mut answer = (status, [(header::CONTENT_TYPE, NDJSON)], body).into_response();
+            answer.extensions_mut().insert(Counted::holding(answer_room));
+            answer
+        }
         Ok(Err(unavailable)) => come_again(&unavailable.to_string()),
         Err(answer) => answer,
     }
 }
 
-async fn reload(State(desk): State<Desk>, headers: HeaderMap) -> Response {
+async fn reload(State(desk): State<Desk>, Query(query): Query<Pairs>, headers: HeaderMap) -> Response {
     if is_cross_site(&headers) {
         return error(StatusCode::FORBIDDEN, "a reload is not asked for by another site's pages");
     }
+    if let Some((key, _)) = query.iter().find(|(key, _)| key != "accept") {
+        return error(StatusCode::BAD_REQUEST, &format!("{key} is not known here; accept=METRIC is"));
+    }
+    let accept: Vec<String> = query.into_iter().map(|(_, metric)| metric).collect();
     let backend = desk.backend;
-    match off_thread(&desk.waits, ANSWER_PATIENCE, move || backend.reload()).await {
+    match off_thread(&desk.waits, ANSWER_PATIENCE, move || backend.reload(&accept)).await {
         Ok(Ok(report)) => json_answer(StatusCode::OK, &report),
         Ok(Err(diagnostics)) => error(StatusCode::BAD_REQUEST, diagnostics.trim_end()),
         Err(answer) => answer,
@@ -210,24 +320,6 @@ pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or("");
     let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null"));
     origin.is_some_and(|origin| origin.split_once("://").map(|(_, authority)| authority) != Some(host))
-}
-
-/// The whole body, within limits of size and time.
-pub(super) async fn body_within(request: Request, bytes_max: usize, patience: Duration) -> Result<Bytes, Response> {
-    let body = axum::body::to_bytes(request.into_body(), bytes_max);
-    match tokio::time::timeout(patience, body).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(problem)) => {
-            let is_too_long = std::error::Error::source(&problem)
-                .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
-            Err(if is_too_long {
-                error(StatusCode::PAYLOAD_TOO_LARGE, &format!("at most {bytes_max} bytes a request"))
-            } else {
-                error(StatusCode::BAD_REQUEST, "the body ended early")
-            })
-        }
-        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
-    }
 }
 
 /// One JSON object a line.
@@ -282,7 +374,7 @@ async fn not_allowed(method: Method) -> Response {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-const NDJSON: &str = "application/x-ndjson";
+pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// Runs work on a blocking thread, within a number of places and a time.
 pub(super) async fn off_thread<T: Send + 'static>(
@@ -292,19 +384,39 @@ pub(super) async fn off_thread<T: Send + 'static>(
 ) -> Result<T, Response> {
     let queued_and_done = async {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        // The place goes with the work: work that nobody waits for any more still holds it.
-        blocking(move || {
-            let result = work();
-            drop(place);
-            result
-        })
-        .await
+        done(place, work).await
     };
     match tokio::time::timeout(patience, queued_and_done).await {
-        Ok(Ok(result)) => Ok(result),
-        Ok(Err(_)) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made; see the log")),
+        Ok(done) => done,
         Err(_) => Err(come_again("the answer took too long")),
     }
+}
+
+/// As [`off_thread`], for work that must not be told to come again once it has begun, and that ends by itself: only the
+/// wait for a place has an end.
+pub(super) async fn off_thread_whole<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    patience: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Response> {
+    match tokio::time::timeout(patience, places.clone().acquire_owned()).await {
+        Ok(place) => done(place.expect("the semaphore is never closed"), work).await,
+        Err(_) => Err(come_again("too many requests wait for their commit")),
+    }
+}
+
+async fn done<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Response> {
+    // The place goes with the work: work that nobody waits for any more still holds it.
+    let work = move || {
+        let result = work();
+        drop(place);
+        result
+    };
+    let failed = |_| error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made; see the log");
+    blocking(work).await.map_err(failed)
 }
 
 pub(super) fn come_again(reason: &str) -> Response {

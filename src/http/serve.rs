@@ -1,10 +1,12 @@
 //! Connections: accept, limit, hand to the routes, end in time.
 //!
-//! In: bound listeners and a moment to stop. Out: nothing. Owns: the number of open connections and their
-//! timeouts. Invariants: a client that is slow, silent or greedy costs one of [`CONNECTIONS_MAX`] places for
-//! at most [`HEADER_PATIENCE`]; running out of descriptors delays new connections and ends none.
+//! In: bound listeners and a moment to stop. Out: nothing. Owns: the number of open connections. Invariants: a
+//! client that is slow, silent or greedy costs one of [`CONNECTIONS_MAX`] places, and only until another needs it;
+//! running out of descriptors delays new connections and ends none.
 
-use super::{Backend, Token, routes};
+use super::connection::{ANSWERS_KIB_MAX, Asked, Connections, Entry, Patient, Way};
+use super::doors::{Change, Changes, Gate};
+use super::{Backend, Tokens, routes};
 use crate::actor::Tasks;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,12 +18,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
-/// Open connections of all listeners. Each costs up to 16 KiB of header buffer: 8 MiB in all. More wait in the
-/// kernel's backlog.
+/// Open connections of all listeners. Each costs up to 16 KiB of header buffer: 8 MiB in all. One more closes the one
+/// that waits longest without a request.
 const CONNECTIONS_MAX: usize = 512;
-/// For the whole header of a request, and between requests; above Prometheus' usual interval of 15 s, so that its
-/// connections live on.
-const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// Between requests; above Prometheus' usual interval of 15 s, so that its connections live on.
+const IDLE_PATIENCE: Duration = Duration::from_secs(30);
 /// Of one request; a browser or Prometheus sends less than 2 KiB.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// In one request.
@@ -68,6 +69,14 @@ impl Listener {
         Ok(Listener::Unix(listener, path.to_owned()))
     }
 
+    /// The file of a Unix socket.
+    pub(super) fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Listener::Tcp(_) => None,
+            Listener::Unix(_, path) => Some(path),
+        }
+    }
+
     /// Where a client finds it: `http://127.0.0.1:9911/` or `unixstream:/run/hydrograph/http.sock`.
     ///
     /// # Errors
@@ -90,38 +99,116 @@ impl Listener {
 pub async fn serve(
     listeners: Vec<Listener>,
     backend: Arc<dyn Backend>,
-    token: Option<Token>,
+    tokens: Tokens,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = routes::router(backend, token);
+    serve_changing(listeners, backend, Arc::new(Gate::new(tokens)), &Changes::default(), shutdown).await
+}
+
+/// As [`serve`], with tokens that may be others later, and listeners that come and go.
+pub(super) async fn serve_changing(
+    listeners: Vec<Listener>,
+    backend: Arc<dyn Backend>,
+    gate: Arc<Gate>,
+    changes: &Changes,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut doors = Tasks::new();
-    let mut files = Vec::new();
+    let answers = Arc::new(Semaphore::new(ANSWERS_KIB_MAX));
+    let mut house = House {
+        router: routes::router(Arc::clone(&backend), gate, stopping, Arc::clone(&answers)),
+        backend,
+        connections: Arc::new(Connections::new(CONNECTIONS_MAX)),
+        answers,
+        doors: Tasks::new(),
+        open: Vec::new(),
+    };
     for listener in listeners {
-        let room = Room { router: router.clone(), places: places.clone(), stopping: stopping.clone() };
+        house.open(listener)?;
+    }
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let changes = tokio::select! {
+            () = &mut shutdown => break,
+            changes = changes.next() => changes,
+        };
+        for change in changes {
+            match change {
+                Change::Open(listener) => {
+                    if let Err(error) = house.open(listener) {
+                        tracing::error!(%error, "a new http listener cannot be served");
+                    }
+                }
+                Change::Close(url) => house.close(|door| door.url == url),
+            }
+        }
+    }
+    let _ = stop.send(true);
+    house.close(|_| true);
+    house.doors.finish(STOP_PATIENCE + Duration::from_millis(200)).await;
+    Ok(())
+}
+
+/// What is served, and all connections.
+struct House {
+    router: axum::Router,
+    backend: Arc<dyn Backend>,
+    connections: Arc<Connections>,
+    /// Room of long answers, in KiB.
+    answers: Arc<Semaphore>,
+    doors: Tasks,
+    open: Vec<OpenDoor>,
+}
+
+/// A listener that is being accepted from.
+struct OpenDoor {
+    url: String,
+    /// Of a Unix socket.
+    file: Option<PathBuf>,
+    /// True once it is to stop.
+    stop: watch::Sender<bool>,
+}
+
+impl House {
+    fn open(&mut self, listener: Listener) -> io::Result<()> {
+        let (url, file) = (listener.url()?, listener.file().cloned());
+        let mut way = Way { is_loopback: false };
         let door = match listener {
             Listener::Tcp(listener) => {
+                way.is_loopback = listener.local_addr()?.ip().is_loopback();
                 listener.set_nonblocking(true)?;
                 Door::Tcp(tokio::net::TcpListener::from_std(listener)?)
             }
-            Listener::Unix(listener, path) => {
+            Listener::Unix(listener, _) => {
                 listener.set_nonblocking(true)?;
-                files.push(path);
                 Door::Unix(tokio::net::UnixListener::from_std(listener)?)
             }
         };
-        doors.spawn(room.accept_all(door));
+        let (stop, stopping) = watch::channel(false);
+        let room = Room {
+            router: self.router.clone(),
+            backend: Arc::clone(&self.backend),
+            connections: Arc::clone(&self.connections),
+            answers: Arc::clone(&self.answers),
+            way,
+            stopping,
+        };
+        self.doors.spawn(room.accept_all(door));
+        self.open.push(OpenDoor { url, file, stop });
+        Ok(())
     }
-    shutdown.await;
-    for path in files {
-        // Gone already is as good; anything else the next start will report.
-        let _ = std::fs::remove_file(path);
+
+    /// Doors stop accepting; their connections end after the answer under way.
+    fn close(&mut self, which: impl Fn(&OpenDoor) -> bool) {
+        for door in self.open.extract_if(.., |door| which(door)) {
+            if let Some(file) = &door.file {
+                // Gone already is as good; anything else the next start will report.
+                let _ = std::fs::remove_file(file);
+            }
+            // The receiver lives in the door; if it is gone there is nothing left to stop.
+            let _ = door.stop.send(true);
+        }
     }
-    // Receivers live in the doors; if all are gone there is nothing left to stop.
-    let _ = stop.send(true);
-    doors.finish(STOP_PATIENCE + Duration::from_millis(200)).await;
-    Ok(())
 }
 
 /// A connection of either kind; one box a connection is nothing beside its buffers.
@@ -150,9 +237,13 @@ impl Door {
 }
 
 /// What one listener needs.
+#[derive(Clone)]
 struct Room {
     router: axum::Router,
-    places: Arc<Semaphore>,
+    backend: Arc<dyn Backend>,
+    connections: Arc<Connections>,
+    answers: Arc<Semaphore>,
+    way: Way,
     stopping: watch::Receiver<bool>,
 }
 
@@ -162,10 +253,6 @@ impl Room {
         let mut connections = Tasks::new();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
-            let place = tokio::select! {
-                place = self.places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
-                _ = self.stopping.changed() => break,
-            };
             let accepted = tokio::select! {
                 accepted = door.accept() => accepted,
                 _ = self.stopping.changed() => break,
@@ -173,11 +260,11 @@ impl Room {
             match accepted {
                 Ok(stream) => {
                     pause = ACCEPT_PAUSE.0;
-                    let connection = converse(stream, self.router.clone(), self.stopping.clone());
-                    connections.spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                    let entry = tokio::select! {
+                        entry = self.connections.enter(&self.backend) => Arc::new(entry),
+                        _ = self.stopping.changed() => break,
+                    };
+                    connections.spawn(converse(stream, entry, self.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept an http connection");
@@ -191,16 +278,20 @@ impl Room {
 }
 
 /// One connection, from its first byte to its end.
-async fn converse(stream: Box<dyn Stream>, router: axum::Router, mut stopping: watch::Receiver<bool>) {
+async fn converse(stream: Box<dyn Stream>, entry: Arc<Entry>, room: Room) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(HEADER_PATIENCE)
+        .header_read_timeout(IDLE_PATIENCE)
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let Room { router, backend, answers, way, mut stopping, .. } = room;
+    let stream = Patient::new(stream, Arc::clone(&entry), Arc::clone(&backend));
+    let asked = Asked { routes: TowerToHyperService::new(router), entry: Arc::clone(&entry), way, answers, backend };
+    let connection = http.serve_connection(TokioIo::new(stream), asked);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = entry.closed() => return,
         _ = stopping.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -4,9 +4,12 @@
 
 use super::*;
 use crate::event::Timestamp;
+use crate::pipeline::tap::{TapError, TapLine, TapRequest};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+mod pressure;
 
 /// Text that must never reach a page as markup: a small hostile corpus.
 const HOSTILE: &[&str] = &[
@@ -38,22 +41,36 @@ const HOSTILE: &[&str] = &[
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) is_down: AtomicBool,
+    /// It takes input and commits none.
+    is_stuck: AtomicBool,
     panics: AtomicBool,
+    refusals: std::sync::Mutex<Vec<Refusal>>,
 }
 
 impl Backend for Fake {
     fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, crate::pipeline::WidgetError> {
         match name {
             "overview" if hours.is_none_or(|hours| hours > 0.0) => Ok(serde_json::json!({"hours": hours})),
+            "wide" => Err(crate::pipeline::WidgetError::TooMuch("more than 1 samples".into())),
             "overview" => Err(crate::pipeline::WidgetError::Timeframe { hours_max: 24.0 }),
             _ => Err(crate::pipeline::WidgetError::Unknown { known: vec!["overview".into()] }),
         }
     }
 
-    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, UnknownGroup> {
+    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, NoScrape> {
         assert!(!self.panics.load(Ordering::SeqCst), "asked to panic");
         if request.group.as_deref().is_some_and(|group| group != "file") {
-            return Err(UnknownGroup { known: vec!["file".into(), "internal".into()] });
+            return Err(UnknownGroup { known: vec!["file".into(), "internal".into()] }.into());
+        }
+        if let Some(millis) = request.names.first().and_then(|name| name.strip_prefix("sleep_")?.parse().ok()) {
+            std::thread::sleep(std::time::Duration::from_millis(millis));
+        }
+        if request.names.first().is_some_and(|name| name == "no_room") {
+            return Err(NoScrape::NoRoom("no room".into()));
+        }
+        if let Some(bytes) = request.names.first().and_then(|name| name.strip_prefix("zeros_")?.parse().ok()) {
+            let pieces = [Arc::new(vec![b'0'; bytes]), Arc::default(), Arc::default()];
+            return Ok(ScrapeBody { content_type: "text/plain", pieces, gzip: false });
         }
         let content_type = match request.format {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -65,11 +82,14 @@ impl Backend for Fake {
         };
         let text = format!("{:?} {:?} {:?}", request.format, request.group, request.names).into_bytes();
         if !request.gzip {
-            return Ok(ScrapeBody { content_type, bytes: Arc::new(text), gzip: false });
+            let (head, tail) = text.split_at(3);
+            let pieces = [head, tail, b""].map(|piece| Arc::new(piece.to_vec()));
+            return Ok(ScrapeBody { content_type, pieces, gzip: false });
         }
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&text).unwrap();
-        Ok(ScrapeBody { content_type, bytes: Arc::new(encoder.finish().unwrap()), gzip: true })
+        let pieces = [Arc::default(), Arc::new(encoder.finish().unwrap()), Arc::default()];
+        Ok(ScrapeBody { content_type, pieces, gzip: true })
     }
 
     fn health(&self) -> Health {
@@ -99,12 +119,13 @@ impl Backend for Fake {
             .collect()
     }
 
-    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<Vec<LineOutcome>, Unavailable> {
+    fn lines(&self, body: Vec<u8>, wait: bool) -> Result<LinesTaken, Unavailable> {
         if self.is_down.load(Ordering::SeqCst) {
             return Err(Unavailable("limits.pending reached".into()));
         }
+        let awaits_commit = wait && self.is_stuck.load(Ordering::SeqCst);
         let text = String::from_utf8_lossy(&body).into_owned();
-        Ok(text
+        let outcomes = text
             .lines()
             .map(|line| match line.split_once(':') {
                 Some((name, _)) => LineOutcome::Accepted(Accepted {
@@ -112,7 +133,8 @@ impl Backend for Fake {
                     series: format!("{name}_total"),
                     kind: "counter".to_owned(),
                     samples: 1,
-                    value: wait.then_some(1.0),
+                    value: (wait && !awaits_commit).then_some(1.0),
+                    committed: awaits_commit.then_some(false),
                     ..Accepted::default()
                 }),
                 None => LineOutcome::Refused(Refused {
@@ -121,7 +143,12 @@ impl Backend for Fake {
                     hint: "expected name:value|type".to_owned(),
                 }),
             })
-            .collect())
+            .collect();
+        Ok(LinesTaken { outcomes, awaits_commit })
+    }
+
+    fn note_refusal(&self, refusal: Refusal) {
+        self.refusals.lock().unwrap().push(refusal);
     }
 
     fn events(&self, lines: Vec<u8>, wait: bool) -> Result<EventsTaken, EventsError> {
@@ -133,7 +160,8 @@ impl Backend for Fake {
             assert!(!wait);
             return Err(EventsError::Busy("too much to do".into()));
         }
-        let mut taken = EventsTaken::default();
+        let awaits_commit = wait && self.is_stuck.load(Ordering::SeqCst);
+        let mut taken = EventsTaken { awaits_commit, ..EventsTaken::default() };
         for (index, line) in lines.iter().enumerate() {
             if line.starts_with(b"{\"event\"") {
                 taken.accepted += 1;
@@ -150,12 +178,55 @@ impl Backend for Fake {
         field == b"source"
     }
 
-    fn reload(&self) -> Result<serde_json::Value, String> {
+    fn reload(&self, _: &[String]) -> Result<serde_json::Value, String> {
         Ok(serde_json::json!({"metrics": {"added": ["a_total"]}}))
+    }
+
+    fn reset(&self, selectors: &[String]) -> Result<usize, ResetRefused> {
+        match selectors[0].as_str() {
+            "nothing" => Err(ResetRefused::Unknown),
+            "1+1" => Err(ResetRefused::Wrong("not a selector".into())),
+            "down" => Err(ResetRefused::Unavailable("the store does not commit now".into())),
+            _ => Ok(selectors.len()),
+        }
     }
 
     fn index(&self) -> IndexData {
         sample_index()
+    }
+
+    fn tap(&self, request: &TapRequest) -> Result<Box<dyn TapFeed>, TapError> {
+        match request.edges.first().map(String::as_str) {
+            Some("nowhere") => Err(TapError::NoEdge { asked: "nowhere".into(), known: vec!["app".into()] }),
+            Some("full") => Err(TapError::TooMany(crate::shard::tap::TooManyTaps)),
+            _ => Ok(Box::new(FakeTap { left: request.count.unwrap_or(u64::MAX), said: 0 })),
+        }
+    }
+}
+
+/// One item a look, until so many are shown.
+struct FakeTap {
+    left: u64,
+    said: u64,
+}
+
+impl TapFeed for FakeTap {
+    fn is_idle(&self) -> bool {
+        self.said > 2
+    }
+
+    fn is_over(&self) -> bool {
+        self.said >= self.left
+    }
+
+    fn read(&mut self) -> Vec<TapLine> {
+        self.said += 1;
+        vec![TapLine::LeftOut { seconds: 1.0, limit: self.said, queue: 0 }]
+    }
+
+    fn end(&mut self, reason: &str) -> Vec<TapLine> {
+        let (reason, shown) = (reason.to_owned(), self.said);
+        vec![TapLine::End { reason, shown, left_out_by_limit: 0, left_out_by_queue: 0 }]
     }
 }
 
@@ -231,6 +302,10 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(token: Option<&str>) -> Served {
+        Served::with(token, None)
+    }
+
+    fn with(token: Option<&str>, admin: Option<&str>) -> Served {
         let folder = tempfile::tempdir().unwrap();
         let unix = folder.path().join("http.sock");
         let tcp_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -238,11 +313,12 @@ impl Served {
         let listeners = vec![Listener::Tcp(tcp_listener), Listener::bind_unix(&unix, 0o600).unwrap()];
         let fake = Arc::new(Fake::default());
         let backend: Arc<dyn Backend> = fake.clone();
-        let token = token.map(|text| Token::new(text).unwrap());
+        let [reader, admin] = [token, admin].map(|text| text.map(|text| Token::new(text).unwrap()));
+        let tokens = Tokens { reader, admin };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = crate::actor::spawn("http", &crate::actor::Failures::new(), move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(listeners, backend, token, async { drop(stopped.await) })).unwrap();
+            runtime.block_on(serve(listeners, backend, tokens, async { drop(stopped.await) })).unwrap();
         })
         .unwrap();
         Served { tcp, unix, fake, stop: Some(stop), thread: Some(thread), _folder: folder }
@@ -258,6 +334,32 @@ impl Served {
 
     fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
         self.ask(&format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n{headers}", body.len()), body)
+    }
+}
+
+#[test]
+fn r3_resets_over_http_need_their_own_token() {
+    let path = "/api/v1/reset?match=a";
+    let admin = "Authorization: Bearer chief\r\n";
+    let open = Served::start(None).post(path, admin, b"");
+    assert_eq!(open.status, 403, "off without a token for it: {}", open.text());
+    assert!(open.text().contains("admin_token_file"), "{}", open.text());
+    for served in [Served::with(None, Some("chief")), Served::with(Some("reader"), Some("chief"))] {
+        for headers in ["", "Authorization: Bearer reader\r\n", "Authorization: Bearer chiefs\r\n"] {
+            let refused = served.post(path, headers, b"");
+            assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")), "{headers}");
+        }
+        let done = served.post("/api/v1/reset?match=a&match%5B%5D=b%7Bc%3D%22d%22%7D", admin, b"");
+        assert_eq!((done.status, done.text().as_str()), (200, "{\"series\":2}"));
+        assert_eq!(served.post("/api/v1/reset", admin, b"").status, 400, "all series are not meant by accident");
+        assert_eq!(served.post("/api/v1/reset?match=nothing", admin, b"").status, 404);
+        assert_eq!(served.post("/api/v1/reset?match=1%2B1", admin, b"").status, 400);
+        let later = served.post("/api/v1/reset?match=down", admin, b"");
+        assert_eq!((later.status, later.header("retry-after")), (503, Some("1")));
+        let site = format!("{admin}Sec-Fetch-Site: cross-site\r\n");
+        assert_eq!(served.post(path, &site, b"").status, 403);
+        assert_eq!(served.get(path, admin).status, 405);
+        assert_eq!(served.get("/metrics", admin).status, 200, "it opens everything else as well");
     }
 }
 
@@ -470,7 +572,9 @@ fn bodies_that_do_not_come_leave_room_for_others() {
     let silent: Vec<_> = (0..9)
         .map(|_| {
             let mut stream = std::net::TcpStream::connect(served.tcp).unwrap();
-            stream.write_all(b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+            stream
+                .write_all(b"POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .unwrap();
             stream
         })
         .collect();
@@ -611,4 +715,44 @@ fn laws_read_as_printed_at_exit() {
     assert!(laws.hold());
     laws.committed = 15;
     assert!(!laws.hold());
+}
+
+#[test]
+fn a_tap_goes_on_until_it_is_over_and_is_refused_in_words() {
+    let served = Served::start(Some("s3cret"));
+    const TOKEN: &str = "Authorization: Bearer s3cret\r\n";
+    assert_eq!(served.get("/api/v1/tap", "").status, 401);
+    let answer = served.get("/api/v1/tap?count=2", TOKEN);
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/x-ndjson")));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let text = answer.text();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with('{')).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with("{\"kind\":\"left_out\""), "{text}");
+    assert!(lines[2].starts_with("{\"kind\":\"end\"") && lines[2].contains("\"shown\":2"), "{text}");
+    let full = served.get("/api/v1/tap?edge=full", TOKEN);
+    assert_eq!((full.status, full.header("retry-after")), (429, Some("5")));
+    let nowhere = served.get("/api/v1/tap?edge=nowhere", TOKEN);
+    assert_eq!((nowhere.status, nowhere.text().contains("\"edges\":[\"app\"]")), (404, true), "{}", nowhere.text());
+    let wrong = served.get("/api/v1/tap?kind=all", TOKEN);
+    assert_eq!((wrong.status, wrong.text().contains("kinds are")), (400, true), "{}", wrong.text());
+    let elsewhere = served.get("/api/v1/tap", &format!("{TOKEN}Sec-Fetch-Site: cross-site\r\n"));
+    assert_eq!(elsewhere.status, 403);
+}
+
+#[test]
+fn a_tap_ends_with_the_server() {
+    let mut served = Served::start(None);
+    let mut stream = std::os::unix::net::UnixStream::connect(&served.unix).unwrap();
+    write!(stream, "GET /api/v1/tap HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    while !String::from_utf8_lossy(&said).contains("left_out") {
+        let read = stream.read(&mut buffer).unwrap();
+        said.extend_from_slice(&buffer[..read]);
+    }
+    drop(served.stop.take());
+    stream.read_to_end(&mut said).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("{\"kind\":\"end\",\"reason\":\"the instance stops\""), "{said}");
 }

@@ -16,6 +16,35 @@ pub struct Token {
     length: u64,
 }
 
+/// Who may ask what.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    /// Guards every route but liveness and readiness; `None` lets everybody ask.
+    pub reader: Option<Token>,
+    /// Whoever holds it may also reset series; `None` lets nobody.
+    pub admin: Option<Token>,
+}
+
+impl Tokens {
+    /// True when an `Authorization` header opens the routes that read.
+    pub(super) fn admit_reader(&self, authorization: Option<&[u8]>) -> bool {
+        // Both are compared whatever the first says, so that the time tells nothing.
+        let is_reader = self.reader.as_ref().is_none_or(|token| token.admits(authorization));
+        is_reader | self.admit_admin(authorization)
+    }
+
+    /// True when it opens those that change what is shown.
+    pub(super) fn admit_admin(&self, authorization: Option<&[u8]>) -> bool {
+        self.admin.as_ref().is_some_and(|token| token.admits(authorization))
+    }
+}
+
+impl From<Option<Token>> for Tokens {
+    fn from(reader: Option<Token>) -> Tokens {
+        Tokens { reader, admin: None }
+    }
+}
+
 /// Why a secret cannot be a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -55,6 +84,11 @@ impl Token {
         let kept = text.len().min(TOKEN_BYTES_MAX);
         padded[..kept].copy_from_slice(&text[..kept]);
         Token { padded, length: text.len() as u64 }
+    }
+
+    /// True for the same secret.
+    pub fn is_same(&self, other: &Token) -> bool {
+        (self.padded.ct_eq(&other.padded) & self.length.ct_eq(&other.length)).into()
     }
 
     /// True when an `Authorization` header carries this token. The scheme's name is public and compared plainly.
