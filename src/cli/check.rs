@@ -95,7 +95,10 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
     };
     match listen.is_empty() {
         true => writeln!(out, "  http      off")?,
-        false => writeln!(out, "  http      {} · {token}", listen.join(", "))?,
+        false => {
+            let resets = if plan.http.admin_token.is_some() { " · resets with an admin token" } else { "" };
+            writeln!(out, "  http      {} · {token}{resets}", listen.join(", "))?;
+        }
     }
 
     writeln!(out, "\nsources")?;
@@ -131,7 +134,14 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "\nlimits")?;
     let l = &plan.limits;
     writeln!(out, "  series    {} live, {} of one metric, {} stored", l.series, l.series_per_metric, l.stored_series)?;
-    writeln!(out, "  cells     {} · idle {} · pending {}", l.cells, d(l.idle), show_size(l.pending))?;
+    writeln!(
+        out,
+        "  cells     {} · pairs {} · idle {} · pending {}",
+        l.cells,
+        l.pairs,
+        d(l.idle),
+        show_size(l.pending)
+    )?;
     let need = memory_need(plan);
     writeln!(
         out,

@@ -10,6 +10,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -134,22 +135,53 @@ impl Client {
         self.ask(Method::POST, path, "*/*", body)
     }
 
+    fn request(&self, method: Method, path: &str, accept: &str, body: Vec<u8>) -> anyhow::Result<Request<Full<Bytes>>> {
+        let (host, prefix) = match &self.target {
+            Target::Tcp { authority, prefix } => (authority.as_str(), prefix.as_str()),
+            Target::Unix(_) => ("localhost", ""),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{prefix}{path}"))
+            .header(HOST, host)
+            .header(ACCEPT, accept)
+            .header(CONTENT_TYPE, "text/plain");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        request.body(Full::new(Bytes::from(body))).context("the token cannot stand in a header")
+    }
+
+    /// `GET path`, whose answer goes on: every line of it as it comes, until `take` says that it is enough, the answer
+    /// ends, somebody interrupts, or the time is over.
+    pub(super) fn follow(
+        &self,
+        path: &str,
+        limit: Option<Duration>,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<Followed> {
+        self.runtime.block_on(async {
+            let request = self.request(Method::GET, path, "*/*", Vec::new())?;
+            let stream = self.connect().await?;
+            let over = async {
+                match limit {
+                    Some(limit) => tokio::time::sleep(limit).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                followed = follow(stream, request, &mut take) => {
+                    followed.with_context(|| format!("{} broke off", self.target))
+                }
+                interrupted = super::signals::stop_asked() => Ok(interrupted.map(|()| Followed::Interrupted)?),
+                () = over => Ok(Followed::TimeIsOver),
+            }
+        })
+    }
+
     fn ask(&self, method: Method, path: &str, accept: &str, body: Vec<u8>) -> anyhow::Result<Reply> {
         self.runtime.block_on(async {
-            let (host, prefix) = match &self.target {
-                Target::Tcp { authority, prefix } => (authority.as_str(), prefix.as_str()),
-                Target::Unix(_) => ("localhost", ""),
-            };
-            let mut request = Request::builder()
-                .method(method)
-                .uri(format!("{prefix}{path}"))
-                .header(HOST, host)
-                .header(ACCEPT, accept)
-                .header(CONTENT_TYPE, "text/plain");
-            if let Some(authorization) = &self.authorization {
-                request = request.header(AUTHORIZATION, authorization);
-            }
-            let request = request.body(Full::new(Bytes::from(body))).context("the token cannot stand in a header")?;
+            let request = self.request(method, path, accept, body)?;
             let stream = self.connect().await?;
             tokio::time::timeout(ANSWER_PATIENCE, exchange(stream, request))
                 .await
@@ -197,6 +229,69 @@ async fn exchange(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> any
         tokio::select! {
             answer = answer.as_mut() => return answer,
             // Its end alone is no error: the answer may be complete.
+            _ = connection.as_mut(), if is_driven => is_driven = false,
+        }
+    }
+}
+
+/// How following an answer ended.
+#[derive(Debug)]
+pub(super) enum Followed {
+    /// It was refused; what the instance said.
+    Refused(Reply),
+    /// The taker had enough.
+    Taken,
+    /// The answer ended, or broke off.
+    Ended,
+    /// SIGINT or SIGTERM.
+    Interrupted,
+    /// So long and no longer.
+    TimeIsOver,
+}
+
+/// One request whose answer is handed over line by line.
+async fn follow(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+    take: &mut impl FnMut(&[u8]) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<Followed> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let lines = async {
+        let sent = tokio::time::timeout(ANSWER_PATIENCE, sender.send_request(request)).await;
+        let mut answer = sent.map_err(|_| anyhow!("no answer within {} s", ANSWER_PATIENCE.as_secs()))??;
+        let status = answer.status().as_u16();
+        if status != 200 {
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|problem| anyhow!("the answer broke off: {problem}"))?.to_bytes();
+            return Ok(Followed::Refused(Reply { status, body }));
+        }
+        let mut rest = Vec::new();
+        while let Some(frame) = answer.frame().await {
+            // Whoever sends has gone: what was whole has been handed over.
+            let Ok(frame) = frame else { break };
+            let Ok(bytes) = frame.into_data() else { continue };
+            rest.extend_from_slice(&bytes);
+            let mut at = 0;
+            while let Some(length) = memchr::memchr(b'\n', &rest[at..]) {
+                let line = &rest[at..at + length];
+                at += length + 1;
+                if !line.is_empty() && take(line)?.is_break() {
+                    return Ok(Followed::Taken);
+                }
+            }
+            rest.drain(..at);
+            if rest.len() > ANSWER_BYTES_MAX {
+                bail!("a line of the answer is longer than {ANSWER_BYTES_MAX} bytes");
+            }
+        }
+        anyhow::Ok(Followed::Ended)
+    };
+    let (mut lines, mut connection) = (std::pin::pin!(lines), std::pin::pin!(connection));
+    let mut is_driven = true;
+    loop {
+        tokio::select! {
+            followed = lines.as_mut() => return followed,
+            // Its end alone is no error: lines may still be in the answer.
             _ = connection.as_mut(), if is_driven => is_driven = false,
         }
     }

@@ -97,7 +97,7 @@ impl Demo {
             return Ok(Exit::Usage);
         }
         let limit = self.seconds.map(Duration::from_secs);
-        super::run::run_until(|| self.start(), limit, false, &|index, nanos| banner(&self.name, index, nanos))
+        super::run::run_until(|| self.start(), limit, false, &|index, _, nanos| banner(&self.name, index, nanos))
     }
 
     fn start(&self) -> Result<Box<dyn Running>, StartError> {
@@ -145,6 +145,7 @@ fn environment(process: &Environment, directory: &Path) -> Environment {
 fn isolate(plan: &mut Plan, directory: &Path) -> std::io::Result<()> {
     plan.store.path = StorePath::Memory;
     plan.http.token = None;
+    plan.http.admin_token = None;
     for source in &mut plan.sources {
         match &mut source.kind {
             SourceKind::Socket(socket) => {
@@ -238,6 +239,10 @@ impl Running for Fed {
 
     fn files_stamp(&self) -> u64 {
         self.started.files_stamp()
+    }
+
+    fn token_option(&self) -> String {
+        self.started.token_option()
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<Stopped> {

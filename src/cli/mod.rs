@@ -20,6 +20,7 @@ mod run;
 mod send;
 mod show;
 mod signals;
+mod tap;
 mod test;
 mod wiring;
 
@@ -103,6 +104,9 @@ enum Command {
         /// Reload when a file changes (SIGHUP and POST /-/reload do it at any time)
         #[arg(long)]
         watch: bool,
+        /// Retire the stored series of a metric whose scale or unit is declared otherwise now; may be given again
+        #[arg(long, value_name = "METRIC")]
+        accept: Vec<String>,
     },
     /// Print a commented pipeline file to start from
     #[command(before_help = "Examples:\n  hydrograph init > my.toml\n  hydrograph init dinoair > my.toml")]
@@ -134,6 +138,13 @@ enum Command {
         hydrograph send 'checkout.latency:42|ms|#region:eu' 'orders:1|c'\n  \
         tail -f lines.txt | hydrograph send -")]
     Send(send::Send),
+    /// Show what passes an edge of a running instance: events, samples, deltas or rejects
+    #[command(before_help = "Examples:\n  \
+        hydrograph tap                                            # samples of all sources but internal\n  \
+        hydrograph tap app --kind events,rejects --name 'checkout.*'\n  \
+        hydrograph tap --kind deltas --match '{region=\"eu\"}' --limit 20\n  \
+        hydrograph tap --json --count 1000 > samples.ndjson")]
+    Tap(tap::Tap),
     /// Generate load: prepared datagrams with values patched on every send
     #[command(before_help = "Examples:\n  \
         hydrograph generate --seconds 10 --series 100_000\n  \
@@ -188,13 +199,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Global { url, token_file, .. } = cli.global;
     let client = || client::Client::new(url, token_file.as_deref());
     match cli.command {
-        Command::Run { files, watch } => wiring::run(&files, watch),
+        Command::Run { files, watch, accept } => wiring::run(&files, watch, accept),
         Command::Init { name } => wiring::init(&name),
         Command::Check { files } => wiring::check(&files),
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Schema => wiring::schema(),
         Command::Send(send) => send.run(&client()?),
+        Command::Tap(tap) => tap.run(&client()?),
         Command::Generate(generate) => generate.run(client),
         Command::Healthcheck => healthcheck::run(&client()?),
         Command::Completions { shell } => manual::completions(shell, &mut std::io::stdout().lock()),

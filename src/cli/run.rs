@@ -23,6 +23,8 @@ pub(super) trait Running {
     /// # Errors
     /// The diagnostics; everything runs on.
     fn reload(&self) -> Result<String, String>;
+    /// What verbs that talk to it must be told beside its address: `--token-file PATH `, or nothing.
+    fn token_option(&self) -> String;
     /// A number that changes with the files and what they include; asked about once a second.
     fn files_stamp(&self) -> u64;
     /// Takes no more input, drains, commits, stops. The laws then have nothing in flight.
@@ -58,12 +60,15 @@ pub(super) fn run(start: impl FnOnce() -> Result<Box<dyn Running>, StartError>, 
     run_until(start, None, watches, &banner)
 }
 
-/// Runs until a signal, a failure, or for so long. `banner` is what is printed when it is ready; it took these nanoseconds.
+/// What is printed when it is ready, of what there is, how verbs get in (`--token-file PATH `), and the nanoseconds it took.
+pub(super) type Banner<'a> = &'a dyn Fn(&IndexData, &str, i64) -> String;
+
+/// Runs until a signal, a failure, or for so long.
 pub(super) fn run_until(
     start: impl FnOnce() -> Result<Box<dyn Running>, StartError>,
     limit: Option<Duration>,
     watches: bool,
-    banner: &dyn Fn(&IndexData, i64) -> String,
+    banner: Banner<'_>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::install()?;
     let clock = SystemClock;
@@ -76,7 +81,7 @@ pub(super) fn run_until(
         }
         Err(StartError::Other(problem)) => return Err(problem),
     };
-    announce(&banner(&running.index(), clock.monotonic() - began));
+    announce(&banner(&running.index(), &running.token_option(), clock.monotonic() - began));
     let ready = clock.monotonic();
     let mut stamp = running.files_stamp();
     let mut looked = ready;
@@ -139,7 +144,7 @@ fn url_option(urls: &[String]) -> String {
 }
 
 /// What `run` prints when it is ready.
-fn banner(index: &IndexData, nanos: i64) -> String {
+fn banner(index: &IndexData, token_option: &str, nanos: i64) -> String {
     let mut text = format!("hydrograph {} · pipeline {}\n", index.version, index.pipeline);
     let mut row = |term: &str, rest: &str| {
         let _ = writeln!(text, "  {term:<9} {rest}");
@@ -160,7 +165,8 @@ fn banner(index: &IndexData, nanos: i64) -> String {
     for url in &index.http {
         row("http", &format!("{url}  /metrics  /metrics.json"));
     }
-    row("try", &format!("hydrograph {}send 'checkout.latency:42|ms|#region:eu'", url_option(&index.http)));
+    let options = format!("{}{token_option}", url_option(&index.http));
+    row("try", &format!("hydrograph {options}send 'checkout.latency:42|ms|#region:eu'"));
     let _ = writeln!(text, "ready after {:.2} s", nanos as f64 / 1e9);
     text
 }
@@ -192,7 +198,7 @@ mod tests {
             ..IndexData::default()
         };
         assert_eq!(
-            banner(&index, 40_000_000),
+            banner(&index, "", 40_000_000),
             "hydrograph 0.1.0 · pipeline default (built in)\n\
              \x20 store     /var/x.redb (new)\n\
              \x20 statsd    unixgram    /run/h/dsd.socket         export DD_DOGSTATSD_URL=unix:///run/h/dsd.socket\n\
@@ -203,6 +209,8 @@ mod tests {
              ready after 0.04 s\n"
         );
         let elsewhere = IndexData { http: vec!["http://127.0.0.1:9912/".into()], ..index };
-        assert!(banner(&elsewhere, 0).contains(" hydrograph --url http://127.0.0.1:9912 send '"));
+        assert!(banner(&elsewhere, "", 0).contains(" hydrograph --url http://127.0.0.1:9912 send '"));
+        let guarded = banner(&elsewhere, "--token-file /run/secrets/token ", 0);
+        assert!(guarded.contains(" hydrograph --url http://127.0.0.1:9912 --token-file /run/secrets/token send '"));
     }
 }

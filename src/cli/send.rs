@@ -5,12 +5,14 @@
 
 use super::client::Client;
 use super::{Exit, show};
-use crate::http::{Accepted, LINES_BYTES_MAX, LineOutcome, Refused};
+use crate::http::{Accepted, LINES_BYTES_MAX, LINES_MAX, LineOutcome, Refused};
 use anyhow::Context;
 use std::io::{BufRead, BufReader, Write};
 
 /// Of one request: half of what the server takes, so that the limit can change on one side.
 const REQUEST_BYTES_MAX: usize = LINES_BYTES_MAX / 2;
+/// And of lines.
+const REQUEST_LINES_MAX: usize = LINES_MAX / 2;
 
 /// The verb's arguments.
 #[derive(Debug, clap::Args)]
@@ -29,7 +31,8 @@ pub(super) struct Send {
 impl Send {
     /// Sends all and prints all.
     pub(super) fn run(&self, client: &Client) -> anyhow::Result<Exit> {
-        let mut parcel = Parcel { body: Vec::new(), is_refused: false, send: self, client };
+        let mut parcel =
+            Parcel { body: Vec::new(), lines: 0, is_refused: false, awaits_commit: false, send: self, client };
         for line in &self.lines {
             if line != "-" {
                 parcel.add(line.as_bytes())?;
@@ -47,14 +50,21 @@ impl Send {
             }
         }
         parcel.deliver()?;
-        Ok(if parcel.is_refused { Exit::Failed } else { Exit::Done })
+        if parcel.awaits_commit {
+            eprintln!(
+                "taken, but the store does not commit now: values follow once it does; sent again, they count twice"
+            );
+        }
+        Ok(if parcel.is_refused || parcel.awaits_commit { Exit::Failed } else { Exit::Done })
     }
 }
 
 /// Lines that wait for their request.
 struct Parcel<'a> {
     body: Vec<u8>,
+    lines: usize,
     is_refused: bool,
+    awaits_commit: bool,
     send: &'a Send,
     client: &'a Client,
 }
@@ -65,9 +75,11 @@ impl Parcel<'_> {
         if line.is_empty() {
             return Ok(());
         }
-        if self.body.len().saturating_add(line.len()) >= REQUEST_BYTES_MAX {
+        if self.body.len().saturating_add(line.len()) >= REQUEST_BYTES_MAX || self.lines >= REQUEST_LINES_MAX {
             self.deliver()?;
         }
+        // An argument may hold several.
+        self.lines += memchr::memchr_iter(b'\n', line).count() + 1;
         self.body.extend_from_slice(line);
         self.body.push(b'\n');
         Ok(())
@@ -78,9 +90,14 @@ impl Parcel<'_> {
             return Ok(());
         }
         let path = if self.send.no_wait { "/api/v1/lines?wait=false" } else { "/api/v1/lines" };
-        let answer = self.client.post(path, std::mem::take(&mut self.body))?.expect_ok()?;
+        self.lines = 0;
+        let reply = self.client.post(path, std::mem::take(&mut self.body))?;
+        // 202: taken, and the commit that was waited for did not come.
+        let answer = if reply.status == 202 { reply.body } else { reply.expect_ok()? };
         let mut out = std::io::stdout().lock();
         let outcomes = parse(&answer)?;
+        let waits = |outcome: &LineOutcome| matches!(outcome, LineOutcome::Accepted(of) if of.committed == Some(false));
+        self.awaits_commit |= outcomes.iter().any(waits);
         self.is_refused |= outcomes.iter().any(|outcome| matches!(outcome, LineOutcome::Refused(_)));
         if self.send.json {
             out.write_all(&answer)?;
@@ -107,7 +124,8 @@ fn table(outcomes: &[LineOutcome], is_coloured: bool) -> String {
         .iter()
         .map(|outcome| match outcome {
             LineOutcome::Accepted(accepted) => [
-                show::foreign(&accepted.series),
+                // What it became is not known when nobody said so in time.
+                show::foreign(if accepted.series.is_empty() { &accepted.line } else { &accepted.series }),
                 show::foreign(&accepted.kind),
                 value_of(accepted),
                 if accepted.note.is_empty() { String::new() } else { format!("({})", show::foreign(&accepted.note)) },
@@ -138,6 +156,9 @@ fn table(outcomes: &[LineOutcome], is_coloured: bool) -> String {
 
 /// `1 sample, p50 0.042 ±1 %`, or the value; without either (not waited for, or outside the window) the samples.
 fn value_of(accepted: &Accepted) -> String {
+    if accepted.committed == Some(false) {
+        return "not committed yet".to_owned();
+    }
     let samples = format!("{} {}", accepted.samples, if accepted.samples == 1 { "sample" } else { "samples" });
     match (accepted.quantile, accepted.value) {
         (Some(quantile), _) => {
@@ -184,6 +205,10 @@ mod tests {
                 hint: "\"1,2\" is not a number; values are packed with \":\", as in 1:2".into(),
             }),
         ];
+        let waiting = Accepted { line: "a:1|c".into(), samples: 1, committed: Some(false), ..Accepted::default() };
+        let json = serde_json::to_string(&LineOutcome::Accepted(waiting)).unwrap();
+        assert!(json.ends_with(",\"committed\":false}"), "{json}");
+        assert_eq!(table(&parse(json.as_bytes()).unwrap(), false).split_whitespace().last(), Some("yet"));
         let expected = "\
 checkout_latency_seconds{region=\"eu\"}   summary   1 sample, p50 0.042 ±1 %     (checkout.latency in ms)
 events_total{event=\"order\"}             counter   1

@@ -73,6 +73,20 @@ impl Signals {
     }
 }
 
+/// Waits on the current runtime until somebody wants the command to end: SIGINT or SIGTERM.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub(super) async fn stop_asked() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,7 +43,7 @@ impl Test {
                     continue;
                 }
             };
-            let reports = rehearse(&plan);
+            let reports = rehearse(&plan, &|other| load(&[other.to_owned()], &environment));
             let ok = reports.iter().filter(|report| report.is_ok()).count();
             passed += ok;
             failed += reports.len() - ok;

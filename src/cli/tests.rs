@@ -17,9 +17,22 @@ fn only_the_verbs_of_this_version_are_listed() {
     let names: Vec<String> = Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     assert_eq!(
         names,
-        ["run", "init", "check", "demo", "test", "schema", "send", "generate", "healthcheck", "completions", "man"]
+        [
+            "run",
+            "init",
+            "check",
+            "demo",
+            "test",
+            "schema",
+            "send",
+            "tap",
+            "generate",
+            "healthcheck",
+            "completions",
+            "man"
+        ]
     );
-    for verb in ["query", "export", "tap", "store"] {
+    for verb in ["query", "export", "top", "store"] {
         assert_eq!(parse(&[verb]).unwrap_err().exit_code(), 2, "{verb}");
     }
 }
@@ -37,7 +50,7 @@ fn help_begins_with_examples() {
 #[test]
 fn verbs_and_global_options() {
     assert!(matches!(parse(&["validate", "a.toml"]).unwrap().command, Command::Check { files } if files.len() == 1));
-    assert!(matches!(parse(&["run"]).unwrap().command, Command::Run { files, watch: false } if files.is_empty()));
+    assert!(matches!(parse(&["run"]).unwrap().command, Command::Run { files, watch: false, .. } if files.is_empty()));
     assert!(matches!(parse(&["init"]).unwrap().command, Command::Init { name } if name == "default"));
     assert!(matches!(parse(&["completions", "zsh"]).unwrap().command, Command::Completions { .. }));
     assert_eq!(parse(&["completions", "cmd.exe"]).unwrap_err().exit_code(), 2);

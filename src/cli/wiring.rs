@@ -5,9 +5,9 @@
 use super::run::{Running, StartError, Stopped};
 use super::{Exit, check, init};
 use crate::event::SystemClock;
-use crate::http::{Backend, IndexData, Listener, Server, Token, report_laws};
-use crate::pipeline::paths::{Environment, read_token, socket_path};
-use crate::pipeline::plan::{ListenAddress, Plan};
+use crate::http::{Backend, IndexData, Listener, Server, Tokens, bind, report_laws, tokens_of};
+use crate::pipeline::paths::Environment;
+use crate::pipeline::plan::{self, Plan};
 use crate::pipeline::{Loader, Pipeline};
 use crate::store::StoreError;
 use std::collections::BTreeSet;
@@ -19,39 +19,32 @@ use std::time::Duration;
 
 /// How long a stop may take to drain and commit.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Mode of the HTTP server's Unix socket: the owner and the group.
-const HTTP_SOCKET_MODE: u32 = 0o660;
 
 /// `hydrograph run [FILE...]`
-pub(super) fn run(files: &[PathBuf], watches: bool) -> anyhow::Result<Exit> {
-    super::run::run(|| start(files), watches)
+pub(super) fn run(files: &[PathBuf], watches: bool, accept: Vec<String>) -> anyhow::Result<Exit> {
+    super::run::run(|| start(files, accept), watches)
 }
 
 /// Starts the pipeline of these files (none = the built-in default) with its HTTP server.
 ///
 /// # Errors
 /// With [`StartError::Configuration`] for files that say something wrong, which is exit code 78.
-fn start(files: &[PathBuf]) -> Result<Box<dyn Running>, StartError> {
+fn start(files: &[PathBuf], accept: Vec<String>) -> Result<Box<dyn Running>, StartError> {
     let environment = Environment::of_process();
     let read = {
         let (files, environment) = (files.to_vec(), environment.clone());
         move || if files.is_empty() { Plan::built_in(&environment) } else { check::load(&files, &environment) }
     };
     let plan = read().map_err(|errors| StartError::Configuration(errors.to_string()))?;
+    let plan = Plan { accept, ..plan };
     for warning in plan.warnings.iter() {
         let place = warning.place.as_ref().map(|place| place.shown()).unwrap_or_default();
         tracing::warn!(place, "{}", warning.message);
     }
-    let token = match &plan.http.token {
-        Some(token) => {
-            let secret = read_token(token).map_err(|error| StartError::Configuration(error.to_string()))?;
-            let token = Token::new(secret.reveal()).map_err(|error| StartError::Configuration(error.to_string()))?;
-            Some(token)
-        }
-        None => None,
-    };
-    let listeners = bind_http(&plan, &environment).map_err(StartError::Other)?;
-    serve(plan, &environment, listeners, token, files, Some(Box::new(read)))
+    let tokens = tokens_of(&plan).map_err(|error| StartError::Configuration(error.to_string()))?;
+    let bound = plan.http.listen.iter().map(|address| bind(address, &environment)).collect::<Result<_, _>>();
+    let listeners = bound.map_err(|error| StartError::Other(error.into()))?;
+    serve(plan, &environment, listeners, tokens, files, Some(Box::new(read)))
 }
 
 /// Starts a plan without a token and without files to reload.
@@ -63,14 +56,14 @@ pub(super) fn start_plan(
     environment: &Environment,
     listeners: Vec<Listener>,
 ) -> Result<Box<dyn Running>, StartError> {
-    serve(plan, environment, listeners, None, &[], None)
+    serve(plan, environment, listeners, Tokens::default(), &[], None)
 }
 
 fn serve(
     plan: Plan,
     environment: &Environment,
     listeners: Vec<Listener>,
-    token: Option<Token>,
+    tokens: Tokens,
     files: &[PathBuf],
     loader: Option<Loader>,
 ) -> Result<Box<dyn Running>, StartError> {
@@ -78,7 +71,8 @@ fn serve(
     if let Some(loader) = loader {
         pipeline.reload_from(loader);
     }
-    let server = Server::start(pipeline.clone(), listeners, token).map_err(|error| StartError::Other(error.into()))?;
+    let server = Server::start(pipeline.clone(), listeners, tokens, environment.clone());
+    let server = server.map_err(|error| StartError::Other(error.into()))?;
     Ok(Box::new(Started { pipeline, server, files: files.to_vec() }))
 }
 
@@ -86,38 +80,35 @@ fn serve(
 fn start_error(error: crate::pipeline::StartError) -> StartError {
     use crate::pipeline::StartError as Start;
     match error {
-        Start::Rules(_) | Start::Store(StoreError::SliceMismatch { .. } | StoreError::Rescaled { .. }) => {
+        Start::Rules(_)
+        | Start::Accept(_)
+        | Start::Store(StoreError::SliceMismatch { .. } | StoreError::Rescaled { .. }) => {
             StartError::Configuration(format!("error: {error}"))
         }
         error => StartError::Other(error.into()),
     }
 }
 
-fn bind_http(plan: &Plan, environment: &Environment) -> anyhow::Result<Vec<Listener>> {
-    use anyhow::Context;
-    let mut listeners = Vec::new();
-    for address in &plan.http.listen {
-        let listener = match address {
-            ListenAddress::Tcp(tcp) => Listener::bind_tcp(&tcp.to_string()),
-            ListenAddress::Unix(written) => {
-                let (path, directory) = socket_path(written, environment)?;
-                if let Some(directory) = directory {
-                    directory.create(environment)?;
-                }
-                Listener::bind_unix(&path, HTTP_SOCKET_MODE)
-            }
-        };
-        listeners.push(listener.with_context(|| {
-            format!("cannot serve http on {address} (another address: http.listen, or HYDROGRAPH_HTTP__LISTEN)")
-        })?);
-    }
-    Ok(listeners)
-}
-
 struct Started {
     pipeline: Pipeline,
     server: Server,
     files: Vec<PathBuf>,
+}
+
+/// How the verbs get past a token: its file, or, where it came from the environment, a file that holds it.
+fn token_option(token: Option<&plan::Token>) -> String {
+    match token {
+        None => String::new(),
+        Some(plan::Token::Value(_)) => "--token-file FILE ".to_owned(),
+        Some(plan::Token::File(path)) => {
+            let path = path.display().to_string();
+            let is_plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c));
+            match is_plain {
+                true => format!("--token-file {path} "),
+                false => format!("--token-file '{}' ", path.replace('\'', r"'\''")),
+            }
+        }
+    }
 }
 
 /// Hashes when each file of some directories was written, and how long it is.
@@ -150,6 +141,10 @@ impl Running for Started {
             return Ok("nothing changed".to_owned());
         }
         serde_json::to_string(&report).map_err(|error| error.to_string())
+    }
+
+    fn token_option(&self) -> String {
+        token_option(self.pipeline.plan().http.token.as_ref())
     }
 
     /// What a file includes mostly stands beside it, so that whole directories are looked at.
@@ -212,5 +207,20 @@ pub(super) fn init(name: &str) -> anyhow::Result<Exit> {
             eprintln!("{}", error.to_string().trim_end());
             Ok(Exit::Usage)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::plan::Secret;
+
+    #[test]
+    fn the_line_to_try_gets_past_the_token() {
+        assert_eq!(token_option(None), "");
+        assert_eq!(token_option(Some(&plan::Token::Value(Secret::new("s".into())))), "--token-file FILE ");
+        let option = |path: &str| token_option(Some(&plan::Token::File(path.into())));
+        assert_eq!(option("/run/secrets/t"), "--token-file /run/secrets/t ");
+        assert_eq!(option("/it's/a token"), "--token-file '/it'\\''s/a token' ");
     }
 }
