@@ -36,6 +36,40 @@ fn computed_bound(checked: &str) -> u64 {
     words.windows(2).find_map(|w| bytes(w[0], w[1])).unwrap_or_else(|| panic!("no size in {line:?}"))
 }
 
+/// Labels as long as they may be: few series, and yet more bytes than were computed for all of them.
+#[test]
+fn a_flood_of_long_labels_stays_within_the_computed_memory_and_is_named() {
+    let lines = wait::knob("HYDROGRAPH_LONG_LABELS", 8_000);
+    let home = Home::new();
+    let mut pipeline = Pipeline::new();
+    pipeline.limits =
+        "series = 20_000\nseries_per_metric = 20_000\ncells = 1_000_000\npending = \"16MiB\"\n".to_owned();
+    let file = home.write("pipeline.toml", &pipeline.text());
+    let checked = Launch::new(&home).arg("check").arg(file).finish();
+    assert_eq!(checked.status.code(), Some(0), "{}", checked.said());
+    let bound = computed_bound(&checked.stdout);
+
+    let mut server = pipeline.start(&home);
+    let mut client = Target::Framed(home.socket("dsd-stream.socket")).connect().expect("a connection");
+    let value = "v".repeat(1000);
+    for n in 0..lines {
+        let tags: Vec<String> = (0..60).map(|key| format!("k{key}:{n}{value}")).collect();
+        client.send(format!("long:1|c|#{}\n", tags.join(",")).as_bytes()).expect("the stream takes a frame");
+    }
+    let scrape = server.await_laws(Some(lines));
+    assert_eq!(scrape.sum("long_total", &[]), lines as f64, "the sum over the metric stays exact");
+    let overflow = scrape.value("long_total", &[("overflow", "true")]).expect("an overflow series");
+    // 20,000 × 280 B hold 92 series of 60 kB.
+    assert!(overflow >= (lines - 100) as f64 && overflow < lines as f64, "{overflow} overflowed");
+    let health = server.get("/health");
+    assert!(health.text().contains("long_total") && health.text().contains("more bytes"), "{}", health.text());
+    let peak = peak_memory(server.pid().as_raw_nonzero().get());
+    println!("peak memory {peak} B of a bound of {bound} B, {lines} lines of 60 kB");
+    assert!(peak <= bound, "peak memory {peak} is above the computed bound {bound}");
+    assert!(server.is_running());
+    assert_eq!(server.terminate().status.code(), Some(0));
+}
+
 #[test]
 fn a_cardinality_attack_stays_within_the_computed_memory_and_is_named() {
     let tags = wait::knob("HYDROGRAPH_TAGS", 300_000);

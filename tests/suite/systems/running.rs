@@ -107,6 +107,12 @@ impl System {
         let answer = self.server.get(&format!("/api/metrics/dashboard?widget={name}"));
         if answer.status == 200 { answer.json() } else { serde_json::Value::Null }
     }
+
+    /// The widget once it shows what is expected, else as it was last: on a busy machine slices end late.
+    pub(crate) fn widget_when(&self, name: &str, shows: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let patience = Duration::from_secs(30);
+        wait::within(patience, || Some(self.widget(name)).filter(&shows)).unwrap_or_else(|| self.widget(name))
+    }
 }
 
 fn connect(home: &Home) -> (Client, Client) {
