@@ -93,6 +93,7 @@ fn run(kind: &str, series: u32) {
                 suffixes: true,
             },
             extra_labels: ExtraLabels::Drop,
+            source_labels: Vec::new(),
             constant_labels: vec![],
             typed: Default::default(),
             mappings: Default::default(),

@@ -19,7 +19,7 @@ use hydrograph::delta::Combiner;
 use hydrograph::delta::epoch::{InputGroup, SealSink, Sealed, ShardPort};
 use hydrograph::event::{CommitId, Kind, ShardIndex, SourceIndex};
 use hydrograph::shard::{Origin, Shard, ShardHandle};
-use hydrograph::store::{CommitBatch, Fold, Ledger, LedgerConfig, LedgerPath, TotalsBlock};
+use hydrograph::store::{CommitBatch, Fold, Ledger, LedgerConfig, LedgerPath, Resetting, TotalsBlock};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -190,7 +190,7 @@ fn store(kind: Kind, samples: u32, target: f64, fold_target: f64) {
             .stalest_totals(blocks.div_ceil(60))
             .into_iter()
             .filter_map(|block| {
-                let bytes = world.fold.encode_totals(block, None).expect("sound")?;
+                let bytes = world.fold.encode_totals(block, None, Resetting::default()).expect("sound")?;
                 Some(TotalsBlock { block, as_of, bytes })
             })
             .collect();

@@ -68,6 +68,18 @@ pub(crate) fn cpu_of(pid: u32) -> i64 {
     tasks.filter_map(of_task).sum()
 }
 
+/// As [`cpu_of`], by the names of the threads.
+pub(crate) fn cpu_by_thread(pid: u32) -> std::collections::BTreeMap<String, i64> {
+    let mut by_name = std::collections::BTreeMap::new();
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return by_name };
+    for path in tasks.flatten().map(|task| task.path()) {
+        let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+        let nanos = read("schedstat").split_ascii_whitespace().next().and_then(|text| text.parse::<i64>().ok());
+        *by_name.entry(read("comm").trim().to_owned()).or_insert(0) += nanos.unwrap_or(0);
+    }
+    by_name
+}
+
 /// User and system time of a process in nanoseconds, in steps of 10 ms.
 pub(crate) fn split_of(pid: u32) -> (i64, i64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -42,6 +42,7 @@ impl World {
         let config = RulesConfig {
             undeclared,
             extra_labels: ExtraLabels::Drop,
+            source_labels: Vec::new(),
             constant_labels: vec![],
             typed: Default::default(),
             mappings: Default::default(),
@@ -136,7 +137,7 @@ impl World {
 
     pub(crate) fn fold(&mut self, series: &[SeriesRow], parts: &[EncodedPart], now: Timestamp) {
         self.commits += 1;
-        let committed = Committed { id: CommitId(self.commits), time: now, series, parts };
+        let committed = Committed { id: CommitId(self.commits), time: now, series, resets: &[], parts };
         self.fold.commit(&committed).expect("parts of this process are sound");
     }
 
