@@ -205,6 +205,4 @@ fn a_house_full_of_work_still_answers_probes() {
     for _ in 0..5 {
         assert_eq!(within(&served, 10, ALIVE), Some(200), "{} clients", crowd.len());
     }
-    assert_eq!(within(&served, 10, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"), Some(503));
-    assert!(served.fake.refusals.lock().unwrap().contains(&Refusal::Crowded));
 }

@@ -220,7 +220,13 @@ fn every_waiting_call_has_a_twin_for_runtimes() {
         let took = pipeline.timing("took", &[]).expect("valid");
         hits.add(5);
         (1..=100).for_each(|n| took.observe_nanos(n * 1_000_000));
-        assert_eq!(pipeline.get_async("hits_total", &[]).await, Ok(5.0));
+        // One read may be answered before it is waited for; of many at least one is not.
+        for _ in 0..100 {
+            assert_eq!(pipeline.get_async("hits_total", &[]).await, Ok(5.0));
+            if ticked.load(Ordering::Acquire) {
+                break;
+            }
+        }
         assert!(ticked.load(Ordering::Acquire), "nothing was held up");
         beside.await.expect("it ends");
         let median = pipeline.quantile_async("took_seconds", &[], 0.5).await.expect("there");
