@@ -68,6 +68,8 @@ pub struct Overflowed {
 struct Share {
     series: u32,
     key_bytes: u64,
+    /// Its place in `overflowed`, once it met a limit: past one every sample comes here.
+    overflowed: Option<u32>,
 }
 
 /// What a metric and labels became.
@@ -165,6 +167,16 @@ struct Inner {
     limits: TableLimits,
     /// What metrics are called now whose series were retired, by number (R2).
     retired: HashMap<u32, Arc<Metric>>,
+}
+
+impl Inner {
+    fn share(&mut self, metric: &Metric) -> &mut Share {
+        let at = metric.id.0 as usize;
+        if self.per_metric.len() <= at {
+            self.per_metric.resize(at + 1, Share::default());
+        }
+        &mut self.per_metric[at]
+    }
 }
 
 /// The table; cheap to share, one lock inside.
@@ -323,12 +335,9 @@ impl SeriesTableGuard<'_> {
             by_slot[*kind as usize].get(*slot).map_or(0, |entry| entry.hash as u64)
         });
         if !is_overflow {
-            let at = metric.id.0 as usize;
-            if inner.per_metric.len() <= at {
-                inner.per_metric.resize(at + 1, Share::default());
-            }
-            inner.per_metric[at].series += 1;
-            inner.per_metric[at].key_bytes += key_bytes;
+            let share = inner.share(metric);
+            share.series += 1;
+            share.key_bytes += key_bytes;
             inner.live += 1;
             inner.key_bytes += key_bytes;
         }
@@ -337,9 +346,18 @@ impl SeriesTableGuard<'_> {
 
     #[cold]
     fn overflow(&mut self, metric: &Arc<Metric>, limit: Limit) -> Interned {
-        match self.inner.overflowed.iter_mut().find(|known| known.metric.id == metric.id) {
-            Some(known) => (known.count, known.limit) = (known.count + 1, limit),
-            None => self.inner.overflowed.push(Overflowed { metric: Arc::clone(metric), count: 1, limit }),
+        let inner = &mut *self.inner;
+        let next = inner.overflowed.len() as u32;
+        let share = inner.share(metric);
+        match share.overflowed {
+            Some(at) => {
+                let known = &mut inner.overflowed[at as usize];
+                (known.count, known.limit) = (known.count + 1, limit);
+            }
+            None => {
+                share.overflowed = Some(next);
+                inner.overflowed.push(Overflowed { metric: Arc::clone(metric), count: 1, limit });
+            }
         }
         if metric.kind == Kind::Gauge {
             return Interned::Refused;
@@ -559,12 +577,20 @@ mod tests {
         assert_eq!(table.lock().longest_label(&attacked).as_deref(), Some("k10"));
         // Others have their share, and all together no more than what was computed.
         assert!(matches!(table.intern(&metric(1, "b_total", Kind::Counter), &labels("1")), Interned::Slot(_)));
-        for other in 2..40 {
-            let metric = metric(other, &format!("m{other}_total"), Kind::Counter);
-            for n in 0..100 {
-                long(&metric, n);
+        for n in 0..100 {
+            for other in 2..40 {
+                long(&metric(other, &format!("m{other}_total"), Kind::Counter), n);
             }
         }
+        // However their samples mix, each metric stands there once, with its own count.
+        let known: Vec<(u32, u64)> =
+            table.lock().overflowed().iter().map(|known| (known.metric.id.0, known.count)).collect();
+        let of = |id: u32| known.iter().filter(|(known, _)| *known == id).map(|(_, count)| *count).collect::<Vec<_>>();
+        let refused: u64 =
+            (2..40).map(|id| 100 - u64::from(table.lock().series_of(&metric(id, "", Kind::Counter)))).sum();
+        assert_eq!(of(0), [82]);
+        assert_eq!(known.iter().map(|(_, count)| count).sum::<u64>(), 82 + refused);
+        assert!((2..40).all(|id| of(id).len() == 1), "{known:?}");
         assert!(table.lock().key_bytes() <= limits.key_bytes());
         assert!(table.lock().key_bytes() > limits.key_bytes() - 70_000);
         let before = table.lock().key_bytes();
