@@ -19,7 +19,7 @@ use super::{holds, recording};
 use crate::actor::{Failures, Thread, spawn};
 use crate::channel::{Waker, bounded};
 use crate::delta::epoch::{ReplayPort, SealSink, ShardPort};
-use crate::delta::{SeriesTable, SourceTally, TableLimits};
+use crate::delta::{SeriesTable, SourceTally};
 use crate::event::{Clock, CommitId, Labels, LabelsBuilder, Metric, ShardIndex, SourceIndex};
 use crate::query::world::Worlds;
 use crate::record::Recorder;
@@ -37,7 +37,7 @@ use crate::store::{
 use crate::view::{View, view};
 pub(super) use listeners::Listeners;
 use rustix::event::{PollFd, PollFlags, poll};
-pub(super) use settings::{acceptance, cache_bytes, pin_declared, store_limits, table_limits};
+pub(super) use settings::{acceptance, cache_bytes, pin_declared, store_limits};
 use settings::{ledger_config, retire_accepted};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -246,7 +246,7 @@ impl Graph {
             constant.push(key.as_str(), value.as_str());
         }
         let constant = constant.build().map_err(|reason| StartError::Rules(reason.to_string()))?;
-        let table = Arc::new(SeriesTable::new(table_limits(&plan), constant));
+        let table = Arc::new(SeriesTable::new(plan.limits.of_table(), constant));
         let roster = Roster::new(&plan);
         let mut listeners = Listeners::bind(&plan, &roster, environment)?;
         let cells = usize::try_from(plan.limits.cells).unwrap_or(usize::MAX);

@@ -16,7 +16,7 @@ pub(super) use report::restart_key;
 pub use report::{Changes, ReloadReport};
 
 use super::diagnostic::Diagnostics;
-use super::graph::{Graph, Listeners, StartError, acceptance, cache_bytes, pin_declared, store_limits, table_limits};
+use super::graph::{Graph, Listeners, StartError, acceptance, cache_bytes, pin_declared, store_limits};
 use super::memory::body_bytes;
 use super::plan::Plan;
 use super::recording;
@@ -121,7 +121,8 @@ impl Graph {
         self.set_roster(roster.clone());
         pin_declared(newly_declared(&redeclared), &redeclared.rules, &self.table);
         *self.regroup.lock().unwrap_or_else(PoisonError::into_inner) = Some((recorded, plan.lateness));
-        let left = self.listeners().follow(sockets);
+        let has_left = sockets.takes_away();
+        let followed = self.listeners().follow(sockets);
         self.collect(&plan, &roster);
         let (declared, created) = (redeclared.rules.declared(), plan.http.created);
         let bytes_max = Some(body_bytes(&plan));
@@ -136,11 +137,11 @@ impl Graph {
             report.others.sort_unstable();
             (prepared.apply)();
         }
-        if !left.is_empty() {
-            for left in left {
-                // A reactor that is gone has stopped, and with it the pipeline.
-                let _ = left.recv_timeout(PART_WAIT);
-            }
+        for followed in followed {
+            // A reactor that is gone has stopped, and with it the pipeline.
+            let _ = followed.recv_timeout(PART_WAIT);
+        }
+        if has_left {
             self.commit_what_came();
         }
         report.micros = u64::try_from((self.clock.monotonic() - began) / 1000).unwrap_or(0);
@@ -247,7 +248,7 @@ impl Takeover {
         let config =
             RulesConfig { mappings: roster.mappings(plan.slice), source_labels: roster.labels(), ..plan.rules() };
         let redeclared = rules.reload(config, accept, retire)?;
-        table.set_limits(table_limits(plan));
+        table.set_limits(plan.limits.of_table());
         let changed = redeclared.changed.iter().map(|(_, metric)| metric);
         let store = StoreReload {
             events: EventsPlan::following(redeclared.rules.typed(), plan.limits.pairs),

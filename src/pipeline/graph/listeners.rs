@@ -201,6 +201,11 @@ pub(in crate::pipeline) struct Change {
 }
 
 impl Change {
+    /// True when a socket goes, and with it what it received last.
+    pub(in crate::pipeline) fn takes_away(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     fn keep(
         &mut self,
         known: &Held,

@@ -20,11 +20,6 @@ pub(in crate::pipeline) fn store_limits(plan: &Plan) -> StoreLimits {
     }
 }
 
-/// The limits of live series.
-pub(in crate::pipeline) fn table_limits(plan: &Plan) -> TableLimits {
-    plan.limits.of_table()
-}
-
 /// The times that a decoder decides by.
 pub(in crate::pipeline) fn acceptance(plan: &Plan) -> Acceptance {
     Acceptance { slice: plan.slice, accept_late: plan.accept_late, max_future: plan.max_future }

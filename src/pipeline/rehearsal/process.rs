@@ -8,7 +8,7 @@ use super::{Evaluated, Stopped};
 use crate::delta::SeriesTable;
 use crate::delta::epoch::{SealSink, ShardPort};
 use crate::event::{Clock, LabelsBuilder, ManualClock, ShardIndex, SliceWidth, SourceIndex, Timestamp};
-use crate::pipeline::graph::{acceptance, pin_declared, store_limits, table_limits};
+use crate::pipeline::graph::{acceptance, pin_declared, store_limits};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::recording::{constant_names, recorded};
 use crate::pipeline::reload::{ReloadError, Takeover, newly_declared, restart_key};
@@ -53,7 +53,7 @@ impl Process {
             constant.push(key.as_str(), value.as_str());
         }
         let constant = constant.build().map_err(|reason| Stopped::Rules(reason.to_string()))?;
-        let table = Arc::new(SeriesTable::new(table_limits(plan), constant));
+        let table = Arc::new(SeriesTable::new(plan.limits.of_table(), constant));
         let cells = usize::try_from(plan.limits.cells).unwrap_or(usize::MAX);
         let (fold, view) = view(Arc::clone(&table), plan.slice, cells);
         let ledger = Ledger::open(&LedgerConfig::new(disk.clone(), plan.slice.nanos()), now)?;
