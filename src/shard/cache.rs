@@ -1,7 +1,7 @@
 //! A decoder's cache: raw key bytes (name, type, tags) → slot and how to record there. No lock.
 //!
 //! In: the hash of a key. Out: a candidate, then its verification, in two steps so that the caller can
-//! prefetch in between. Owns: copies of the keys. Invariants: growth never rehashes the whole table
+//! prefetch in between. Owns: copies of the keys, each name once. Invariants: growth never rehashes the whole table
 //! (doubling one of a million entries takes 48 ms; splitting a segment of 4,096 takes 20 µs); a hit is
 //! always verified byte by byte; an overflow verdict is never put in (S3).
 //!
@@ -9,9 +9,11 @@
 //! choose a segment through the directory, its low 12 bits the home place in it. Everything a split
 //! needs is in the tag, so keys are not touched.
 
+use crate::codec::dogstatsd::NAME_BYTES_MAX;
 use crate::delta::{PageBox, prefetch};
 use crate::event::{Kind, Slot, WireType};
 use crate::sketch::Digits;
+use std::collections::HashMap;
 
 const SEGMENT_BITS: u32 = 12;
 const SEGMENT_LEN: usize = 1 << SEGMENT_BITS;
@@ -22,6 +24,12 @@ const DEPTH_MAX: u32 = 32 - SEGMENT_BITS;
 /// Longer keys (a name has at most 200 bytes) are resolved anew each time.
 pub(super) const KEY_BYTES_MAX: usize = 4096;
 const ARENA_CHUNK: usize = 1 << 18;
+/// What a name takes at most, in both of its places.
+const NAME_BYTES: usize = 2 * (NAME_BYTES_MAX + 20);
+/// What a processor fetches at once. A key touches as few of them as its length allows.
+const LINE: usize = 64;
+/// Set in [`Entry::key`] when the key needs a second line.
+const IS_LONG: u32 = 1 << 31;
 
 /// How the samples of a key are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -97,7 +105,7 @@ impl Meta {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry {
     tag: u32,
-    /// Position of the key in units of 8 bytes; 0 = the place is free.
+    /// Position of the key in units of 8 bytes, and [`IS_LONG`]; 0 = the place is free.
     key: u32,
     slot: u32,
     pub(super) meta: Meta,
@@ -137,6 +145,9 @@ pub(super) struct KeyCache {
     depth: u32,
     segments: Vec<Segment>,
     arena: Vec<PageBox<u8, ARENA_CHUNK>>,
+    /// Each name once, by the number that keys know it by: it is near when the key is not.
+    names: Vec<Box<[u8]>>,
+    numbers: HashMap<Box<[u8]>, u32, foldhash::fast::FixedState>,
     /// Next free byte of the last arena chunk.
     free: usize,
     len: usize,
@@ -159,6 +170,8 @@ impl KeyCache {
             depth: 0,
             segments: vec![Segment::new(0)],
             arena: Vec::new(),
+            names: Vec::new(),
+            numbers: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(seed)),
             free: ARENA_CHUNK,
             len: 0,
             arena_bytes_max,
@@ -214,10 +227,12 @@ impl KeyCache {
     /// Brings the candidate's key closer.
     #[inline(always)]
     pub(super) fn prefetch_key(&self, entry: &Entry) {
-        let at = entry.key as usize * 8;
+        let at = position(entry.key);
         let chunk = &self.arena[at / ARENA_CHUNK];
         prefetch(&chunk[at % ARENA_CHUNK]);
-        if let Some(next) = chunk.get(at % ARENA_CHUNK + 64) {
+        if entry.key & IS_LONG != 0
+            && let Some(next) = chunk.get(at % ARENA_CHUNK + LINE)
+        {
             prefetch(next);
         }
     }
@@ -253,13 +268,14 @@ impl KeyCache {
 
     #[inline(always)]
     fn is_key(&self, key: u32, name: &[u8], code: u8, tags: &[u8]) -> bool {
-        let at = key as usize * 8;
+        let at = position(key);
         let stored = &self.arena[at / ARENA_CHUNK][at % ARENA_CHUNK..];
         let Some((head, body)) = stored.split_first_chunk::<8>() else { return false };
-        *head == head_of(name, code, tags)
-            && body.len() >= name.len() + tags.len()
-            && body[..name.len()] == *name
-            && body[name.len()..name.len() + tags.len()] == *tags
+        let head = u64::from_le_bytes(*head);
+        head >> 32 == shape_of(code, tags)
+            && body.len() >= tags.len()
+            && body[..tags.len()] == *tags
+            && *self.names[head as u32 as usize] == *name
     }
 
     /// The entry of a key that is no line's: `code` says what kind of key it is, and is no wire type.
@@ -268,7 +284,7 @@ impl KeyCache {
         let mut probe = self.start(hash);
         loop {
             let (entry, at) = self.next_candidate(hash, probe)?;
-            if self.is_key(entry.key, key, code, b"") {
+            if self.is_key(entry.key, b"", code, key) {
                 return Some(entry);
             }
             probe = Probe { at: (at.at + 1) % SEGMENT_LEN as u32, ..at };
@@ -277,7 +293,7 @@ impl KeyCache {
 
     /// Puts a key in that is no line's, and is not there.
     pub(super) fn insert_key(&mut self, hash: u64, key: &[u8], code: u8, slot: Slot, meta: Meta) {
-        self.insert_as(hash, key, code, b"", slot, meta);
+        self.insert_as(hash, b"", code, key, slot, meta);
     }
 
     /// Puts a key in that is not there. Keys over [`KEY_BYTES_MAX`] are not kept.
@@ -286,11 +302,13 @@ impl KeyCache {
     }
 
     fn insert_as(&mut self, hash: u64, name: &[u8], code: u8, tags: &[u8], slot: Slot, meta: Meta) {
-        let length = 8 + name.len() + tags.len();
+        let length = 8 + tags.len();
         if name.len() + tags.len() > KEY_BYTES_MAX {
             return;
         }
-        if self.arena.len() * ARENA_CHUNK >= self.arena_bytes_max && self.free + length > ARENA_CHUNK {
+        let (names, keys) = (self.names.len() * NAME_BYTES, self.arena.len() * ARENA_CHUNK);
+        let has_room = self.start_of(length) + length <= ARENA_CHUNK && names < self.arena_bytes_max.max(ARENA_CHUNK);
+        if names + keys >= self.arena_bytes_max && !has_room {
             self.forget_all();
         }
         let key = self.keep(name, code, tags, length);
@@ -307,20 +325,39 @@ impl KeyCache {
         self.len += 1;
     }
 
+    /// Where a key of this length starts: behind the last one, or at the next line if that saves it one.
+    fn start_of(&self, length: usize) -> usize {
+        let within = self.free % LINE;
+        let lines = |from: usize| (from + length).div_ceil(LINE);
+        if lines(within) > lines(0) { self.free.next_multiple_of(LINE) } else { self.free }
+    }
+
     fn keep(&mut self, name: &[u8], code: u8, tags: &[u8], length: usize) -> u32 {
-        if self.free + length > ARENA_CHUNK {
+        let mut start = self.start_of(length);
+        if start + length > ARENA_CHUNK {
             self.arena.push(PageBox::of(0));
             // Position 0 means a free place, so the very first key starts behind it.
-            self.free = if self.arena.len() == 1 { 8 } else { 0 };
+            start = if self.arena.len() == 1 { LINE } else { 0 };
         }
+        let head = u64::from(self.number(name)) | shape_of(code, tags) << 32;
         let chunk = self.arena.len() - 1;
-        let place = &mut self.arena[chunk][self.free..self.free + length];
-        place[..8].copy_from_slice(&head_of(name, code, tags));
-        place[8..8 + name.len()].copy_from_slice(name);
-        place[8 + name.len()..].copy_from_slice(tags);
-        let key = (chunk * ARENA_CHUNK + self.free) / 8;
-        self.free += length.next_multiple_of(8);
-        key as u32
+        let place = &mut self.arena[chunk][start..start + length];
+        place[..8].copy_from_slice(&head.to_le_bytes());
+        place[8..].copy_from_slice(tags);
+        self.free = start + length.next_multiple_of(8);
+        let key = ((chunk * ARENA_CHUNK + start) / 8) as u32;
+        if start % LINE + length > LINE { key | IS_LONG } else { key }
+    }
+
+    /// The number of a name.
+    fn number(&mut self, name: &[u8]) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = self.names.len() as u32;
+        self.names.push(name.into());
+        self.numbers.insert(name.into(), number);
+        number
     }
 
     fn split(&mut self, index: usize) {
@@ -366,13 +403,21 @@ impl KeyCache {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.segments.len() * SEGMENT_LEN * size_of::<Entry>() + self.arena.len() * ARENA_CHUNK
+        self.segments.len() * SEGMENT_LEN * size_of::<Entry>()
+            + self.arena.len() * ARENA_CHUNK
+            + self.names.len() * NAME_BYTES
     }
 }
 
 #[inline(always)]
-fn head_of(name: &[u8], code: u8, tags: &[u8]) -> [u8; 8] {
-    (name.len() as u64 | (tags.len() as u64) << 16 | u64::from(code) << 32).to_le_bytes()
+fn position(key: u32) -> usize {
+    (key & !IS_LONG) as usize * 8
+}
+
+/// What a key holds of itself beside the name's number.
+#[inline(always)]
+fn shape_of(code: u8, tags: &[u8]) -> u64 {
+    tags.len() as u64 | u64::from(code) << 24
 }
 
 #[cfg(test)]
@@ -431,6 +476,30 @@ mod tests {
             );
         }
         assert!(cache.heap_bytes() < 16 << 20, "bounded: {}", cache.heap_bytes());
+    }
+
+    #[test]
+    fn a_key_that_fits_a_line_stands_in_one() {
+        let mut cache = KeyCache::new(7, usize::MAX);
+        for length in (0..=LINE - 8).chain((0..=LINE - 8).rev()) {
+            let key = cache.keep(b"name", 0, &vec![b'a'; length], 8 + length);
+            assert_eq!(key & IS_LONG, 0, "{length}");
+            assert!(position(key) % LINE + 8 + length <= LINE, "{length}");
+        }
+        let key = cache.keep(b"name", 0, &[b'a'; LINE - 7], LINE + 1);
+        assert_ne!(key & IS_LONG, 0);
+    }
+
+    #[test]
+    fn s3_names_are_bounded_too() {
+        let mut cache = KeyCache::new(7, 4 * ARENA_CHUNK);
+        let name = |n: u32| format!("{n:0>200}");
+        for n in 0..20_000 {
+            let hash = key_hash(name(n).as_bytes(), WireType::Count, b"", cache.seed());
+            cache.insert(hash, name(n).as_bytes(), WireType::Count, b"", Slot(n), meta());
+            assert_eq!(find(&cache, name(n).as_bytes(), b""), Some(n));
+        }
+        assert!(cache.names.len() < 5_000, "{}", cache.names.len());
     }
 
     #[test]
