@@ -3,8 +3,8 @@
 //! In: whole buffers. Out: records, and a tally. Owns: the key cache. Invariants: every line is counted
 //! once, as an event or as a refusal with its reason; nothing allocates for a key seen before.
 //!
-//! Lines pass in groups of [`STAGE`], each step prefetching for the next: parse and hash | table place |
-//! key and record | verify, chunk tail | add. At a million series that is 61–65 ns a line instead of 223.
+//! A line passes five steps, each [`STEP`] lines behind the one before and prefetching for the next: parse and hash |
+//! table place | key and record | verify, chunk tail | add. At a million series that is 61–65 ns a line instead of 223.
 
 mod events;
 mod mapped;
@@ -39,8 +39,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use typed::TypedState;
 
-/// Lines that are in flight between the steps.
-const STAGE: usize = 32;
+/// How many lines a step is behind the one before: their work hides what memory takes to answer a prefetch.
+const STEP: usize = 8;
+/// Lines in flight: parsed and not yet added.
+const FLIGHT: usize = 4 * STEP;
 
 /// Where a buffer comes from.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +88,32 @@ struct Staged<'a> {
     line: Line<'a>,
     hash: u64,
     candidate: Option<(Entry, Probe)>,
+}
+
+/// The lines in flight, the newest last, in a ring: a step finds what the step before left.
+struct Flight<'a> {
+    lines: ArrayVec<Staged<'a>, FLIGHT>,
+    parsed: usize,
+}
+
+impl<'a> Flight<'a> {
+    /// Returns the index of the line.
+    #[inline(always)]
+    fn push(&mut self, staged: Staged<'a>) -> usize {
+        let index = self.parsed;
+        if index < FLIGHT {
+            self.lines.push(staged);
+        } else {
+            self.lines[index % FLIGHT] = staged;
+        }
+        self.parsed += 1;
+        index
+    }
+
+    #[inline(always)]
+    fn at(&mut self, index: usize) -> &mut Staged<'a> {
+        &mut self.lines[index % FLIGHT]
+    }
 }
 
 /// Decodes for one shard.
@@ -231,31 +259,33 @@ impl Decoder {
     fn ingest_lines(&mut self, combiner: &mut Combiner, origin: Origin, payload: &[u8], arrival: Timestamp) {
         let mut batch = self.batch(combiner, origin, arrival);
         let mut at = 0;
-        let mut staged: ArrayVec<Staged<'_>, STAGE> = ArrayVec::new();
+        let mut flight = Flight { lines: ArrayVec::new(), parsed: 0 };
         loop {
-            let is_end = loop {
-                match dogstatsd::parse_next(payload, &mut at) {
-                    Some(Ok(Parsed::Sample(line))) => {
-                        let hash = key_hash(line.name, line.wire, line.tags, self.cache.seed());
-                        self.cache.prefetch_place(hash);
-                        staged.push(Staged { line, hash, candidate: None });
-                        if staged.is_full() {
-                            break false;
-                        }
+            match dogstatsd::parse_next(payload, &mut at) {
+                Some(Ok(Parsed::Sample(line))) => {
+                    let hash = key_hash(line.name, line.wire, line.tags, self.cache.seed());
+                    self.cache.prefetch_place(hash);
+                    let parsed = flight.push(Staged { line, hash, candidate: None });
+                    // One line a step, so that prefetches come one by one: a burst is more than a core keeps in flight.
+                    if parsed >= STEP {
+                        self.find(&batch, flight.at(parsed - STEP));
                     }
-                    Some(other) => {
-                        // Order matters between lines of one series, so what is staged goes first.
-                        self.apply(&mut batch, &mut staged);
-                        self.apply_other(&mut batch, other);
+                    if parsed >= 2 * STEP {
+                        self.verify(&batch, flight.at(parsed - 2 * STEP));
                     }
-                    None => break true,
+                    if parsed >= 3 * STEP {
+                        self.add(&mut batch, flight.at(parsed - 3 * STEP));
+                    }
                 }
-            };
-            self.apply(&mut batch, &mut staged);
-            if is_end {
-                break;
+                Some(other) => {
+                    // Order matters between lines of one series, so what is in flight goes first.
+                    self.land(&mut batch, &mut flight);
+                    self.apply_other(&mut batch, other);
+                }
+                None => break,
             }
         }
+        self.land(&mut batch, &mut flight);
         batch.finish();
     }
 
@@ -277,48 +307,66 @@ impl Decoder {
         self.open.0
     }
 
-    /// The steps after parsing, for everything that is staged.
-    #[inline]
-    fn apply<'a>(&mut self, batch: &mut Batch<'_>, staged: &mut ArrayVec<Staged<'a>, STAGE>) {
-        for item in staged.iter_mut() {
-            item.candidate = self.cache.candidate(item.hash);
-            if let Some((entry, _)) = &item.candidate {
-                self.cache.prefetch_key(entry);
-                match entry.meta.kind() {
-                    Kind::Counter => batch.combiner.prefetch_counter(entry.slot().0),
-                    Kind::Gauge => batch.combiner.prefetch_gauge(entry.slot().0),
-                    Kind::Distribution => batch.combiner.prefetch_distribution(entry.slot().0),
-                    Kind::Set => {}
-                }
+    /// The steps that are left, for every line in flight.
+    fn land(&mut self, batch: &mut Batch<'_>, flight: &mut Flight<'_>) {
+        let parsed = flight.parsed;
+        for index in parsed.saturating_sub(STEP)..parsed {
+            self.find(batch, flight.at(index));
+        }
+        for index in parsed.saturating_sub(2 * STEP)..parsed {
+            self.verify(batch, flight.at(index));
+        }
+        for index in parsed.saturating_sub(3 * STEP)..parsed {
+            self.add(batch, flight.at(index));
+        }
+        flight.lines.clear();
+        flight.parsed = 0;
+    }
+
+    /// The second step: a line's place in the table, which says where its key and its record are.
+    #[inline(always)]
+    fn find(&self, batch: &Batch<'_>, staged: &mut Staged<'_>) {
+        staged.candidate = self.cache.candidate(staged.hash);
+        if let Some((entry, _)) = &staged.candidate {
+            self.cache.prefetch_key(entry);
+            match entry.meta.kind() {
+                Kind::Counter => batch.combiner.prefetch_counter(entry.slot().0),
+                Kind::Gauge => batch.combiner.prefetch_gauge(entry.slot().0),
+                Kind::Distribution => batch.combiner.prefetch_distribution(entry.slot().0),
+                Kind::Set => {}
             }
         }
-        for item in staged.iter_mut() {
-            if let Some(candidate) = item.candidate {
-                let line = &item.line;
-                let found = self.cache.verify(item.hash, candidate, line.name, line.wire, line.tags);
-                if let Some(entry) = &found
-                    && entry.meta.kind() == Kind::Distribution
-                {
-                    batch.combiner.prefetch_tail(entry.slot().0);
-                }
-                item.candidate = found.map(|entry| (entry, candidate.1));
-            }
+    }
+
+    /// The third: is that the line's key?
+    #[inline(always)]
+    fn verify(&self, batch: &Batch<'_>, staged: &mut Staged<'_>) {
+        let Some(candidate) = staged.candidate else { return };
+        let line = &staged.line;
+        let found = self.cache.verify(staged.hash, candidate, line.name, line.wire, line.tags);
+        if let Some(entry) = &found
+            && entry.meta.kind() == Kind::Distribution
+        {
+            batch.combiner.prefetch_tail(entry.slot().0);
         }
-        for item in staged.iter() {
-            let line = &item.line;
-            if let Some((entry, _)) = &item.candidate
-                && batch.is_hot
-                && is_plain(line)
-                && entry.meta.is_plain()
-                && self.apply_plain(batch, line, entry)
-            {
-                continue;
-            }
-            if let Err(reason) = self.apply_line(batch, line, item.hash, item.candidate.map(|(entry, _)| entry)) {
-                self.refuse_line(batch, reason, line);
-            }
+        staged.candidate = found.map(|entry| (entry, candidate.1));
+    }
+
+    /// The last: adds its samples.
+    #[inline(always)]
+    fn add(&mut self, batch: &mut Batch<'_>, staged: &mut Staged<'_>) {
+        let line = &staged.line;
+        if let Some((entry, _)) = &staged.candidate
+            && batch.is_hot
+            && is_plain(line)
+            && entry.meta.is_plain()
+            && self.apply_plain(batch, line, entry)
+        {
+            return;
         }
-        staged.clear();
+        if let Err(reason) = self.apply_line(batch, line, staged.hash, staged.candidate.map(|(entry, _)| entry)) {
+            self.refuse_line(batch, reason, line);
+        }
     }
 
     /// The common case: one value, rate 1, no time, series known. False when it is not that after all.
