@@ -47,7 +47,7 @@ pub struct Sealed {
     pub shard: ShardIndex,
     /// What was sealed.
     pub group: InputGroup,
-    /// The tick it answers (`Live`), or the barrier's epoch.
+    /// The tick it answers (`Live`), 0 when a slice ended before one was asked for; or the barrier's epoch.
     pub epoch: u64,
     /// The barrier that sealed it; `None` for `Live`.
     pub barrier: Option<Barrier>,

@@ -230,6 +230,7 @@ impl Shard {
     /// Decodes a buffer of lines.
     #[inline]
     pub fn ingest(&mut self, origin: Origin, payload: &[u8], arrival: Timestamp) {
+        self.roll(arrival);
         self.decoder.ingest(&mut self.live.current, origin, payload, arrival);
         self.ask_if_rolled(arrival);
     }
@@ -265,6 +266,20 @@ impl Shard {
         // What a dropped line would have been is unknown: it is counted as one sample of no kind's series.
         tally.samples[Kind::Counter as usize] += lines;
         tally.drop_samples(Edge::Queue, DropReason::QueueFull, lines);
+    }
+
+    /// When a slice has ended, hands over what came in it and goes on with the spare: until a tick everything else
+    /// would go to the side map, at several times the cost.
+    #[inline]
+    fn roll(&mut self, now: Timestamp) {
+        let slice = self.decoder.slice_of(now);
+        if slice > self.live.current.slice() {
+            if self.live.current.is_empty() {
+                self.live.current.start(slice);
+            } else if self.live.spare.is_some() {
+                self.hand_over(0, slice, now);
+            }
+        }
     }
 
     /// A slice has rolled, or the side map is large: ask for a tick, once until it comes.
@@ -323,6 +338,9 @@ impl Shard {
 
     /// Takes what producers wrote; true when there was anything.
     fn read_rings(&mut self, now: Timestamp) -> bool {
+        if !self.rings.is_empty() {
+            self.roll(now);
+        }
         let mut events = 0;
         let slice = self.decoder.acceptance().slice.slice_of(now);
         let mut rings = std::mem::take(&mut self.rings);
@@ -442,14 +460,19 @@ impl Shard {
     /// Seals the live lane if that is asked for and its spare is back.
     fn answer_live(&mut self, now: Timestamp) {
         let slice = self.decoder.acceptance().slice.slice_of(now);
-        let lane = &mut self.live;
-        if lane.waiting.is_none() || lane.spare.is_none() {
-            return;
+        if self.live.spare.is_some()
+            && let Some(epoch) = self.live.waiting.take()
+        {
+            self.hand_over(epoch, slice, now);
+            self.has_asked = false;
         }
-        let (Some(epoch), Some(mut fresh)) = (lane.waiting.take(), lane.spare.take()) else { return };
+    }
+
+    /// Goes on with the spare, which must be there, and sends what was recorded so far.
+    fn hand_over(&mut self, epoch: u64, slice: Slice, now: Timestamp) {
+        let Some(mut fresh) = self.live.spare.take() else { return };
         fresh.start(slice);
-        let combiner = std::mem::replace(&mut lane.current, fresh);
-        self.has_asked = false;
+        let combiner = std::mem::replace(&mut self.live.current, fresh);
         let group = InputGroup::Live;
         self.sink.sealed(Sealed { shard: self.index, group, epoch, barrier: None, sealed_at: now, combiner });
     }

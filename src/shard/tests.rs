@@ -4,7 +4,7 @@ use super::ring::{EventHead, RingOp, RingPolicy, RingWriter};
 use super::*;
 use crate::delta::part::{PartCursor, RowValue, Scratch};
 use crate::delta::{EncodedPart, GaugeSum, IdMap, Interned, SeriesTable, SourceTally, TableLimits, encode};
-use crate::event::{SeriesId, Slice, SliceWidth, WireType};
+use crate::event::{SeriesId, SliceWidth, WireType};
 use crate::rule::{Rules, RulesConfig};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -363,23 +363,35 @@ fn c1_a_seal_without_a_spare_is_answered_when_it_comes_back() {
 }
 
 #[test]
-fn c1_a_slice_that_rolls_asks_for_a_tick_once() {
+fn c1_a_slice_that_rolls_goes_to_the_store_and_without_a_spare_asks_for_a_tick_once() {
     let (mut shard, handle, said) = shard();
-    shard.ingest(ORIGIN, b"a:1|c\n", NOW);
+    let at = |slices: i64| NOW.plus_nanos(slices * 10 * SECOND);
+    let by_slice = |sealed: &mut Sealed| -> Vec<(i64, i128)> {
+        let first = acceptance().slice.slice_of(NOW).0;
+        let (parts, _) = drain(&mut sealed.combiner);
+        let of = |part: &EncodedPart| sums(std::slice::from_ref(part))[0] / 1_000_000_000;
+        parts.iter().map(|part| (i64::from(part.slice.0 - first), of(part))).collect()
+    };
+    shard.ingest(ORIGIN, b"a:1|c\n", at(0));
+    shard.ingest(ORIGIN, b"a:10|c\n", at(1));
+    let mut rolled = said.take();
+    assert_eq!((rolled.len(), rolled[0].epoch, by_slice(&mut rolled[0])), (1, 0, vec![(0, 1)]));
     assert_eq!(said.asked(), 0);
-    let later = NOW.plus_nanos(10 * SECOND);
-    shard.ingest(ORIGIN, b"a:10|c\n", later);
-    shard.ingest(ORIGIN, b"a:100|c\n", later);
-    assert_eq!(said.asked(), 1);
+    // The store still has the spare.
+    shard.ingest(ORIGIN, b"a:100|c\n", at(2));
+    shard.ingest(ORIGIN, b"a:1000|c\n", at(2));
+    assert_eq!((said.take().len(), said.asked()), (0, 1));
     handle.seal(1);
-    shard.turn(later);
-    let sealed = said.take().remove(0);
-    let mut combiner = sealed.combiner;
-    let (parts, _) = drain(&mut combiner);
-    let slice = acceptance().slice.slice_of(NOW);
-    let by_slice: Vec<(Slice, i128)> =
-        parts.iter().map(|part| (part.slice, sums(std::slice::from_ref(part))[0] / 1_000_000_000)).collect();
-    assert_eq!(by_slice, [(slice, 1), (Slice(slice.0 + 1), 110)]);
+    handle.give_back(InputGroup::Live, rolled.remove(0).combiner);
+    shard.turn(at(2));
+    let mut asked = said.take();
+    assert_eq!((asked.len(), asked[0].epoch, by_slice(&mut asked[0])), (1, 1, vec![(1, 10), (2, 1100)]));
+    // Nothing to hand over: the slice only begins.
+    let combiner = asked.remove(0).combiner;
+    handle.give_back(InputGroup::Live, combiner);
+    shard.turn(at(2));
+    shard.ingest(ORIGIN, b"a:5|c\n", at(3));
+    assert_eq!((said.take().len(), said.asked()), (0, 1));
 }
 
 fn replayed(n: i128) -> Vec<ReplaySample> {
