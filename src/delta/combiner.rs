@@ -343,7 +343,7 @@ impl Combiner {
     /// Everything that was set, by slot.
     pub fn gauge_sets(&self, mut visit: impl FnMut(Slot, GaugeSum)) {
         let mut slots = Vec::new();
-        self.gauges.touched(&mut slots);
+        self.gauges.touched(|slot| slots.push(slot));
         let hot = slots.into_iter().filter_map(|slot| Some((slot, self.gauges.peek(slot)?)));
         let side = self.side.iter().filter_map(|((_, _, slot), sum)| match sum {
             SideSum::Gauge(record) => Some((*slot, record)),

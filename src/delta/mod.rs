@@ -28,7 +28,7 @@ pub mod varint;
 
 pub use bucket::BucketRule;
 pub use combiner::Combiner;
-pub use encode::{EncodedPart, IdMap, encode, write_distribution};
+pub use encode::{EncodedPart, Encoder, IdMap, encode, write_distribution};
 pub use pages::{PageBox, PageVec};
 pub use prefetch::{prefetch, prefetch_to_write};
 pub use side::{CounterSum, DistributionSum, GaugeSum};

@@ -65,13 +65,13 @@ impl<T: Default + Clone> Segmented<T> {
         self.entries.len()
     }
 
-    /// Appends every touched slot, in order.
-    pub(super) fn touched(&self, slots: &mut Vec<u32>) {
+    /// Visits every touched slot, in order.
+    pub(super) fn touched(&self, mut visit: impl FnMut(u32)) {
         for (index, dirty) in self.dirty.iter().enumerate() {
             for (word, bits) in dirty.words.iter().enumerate() {
                 let mut bits = *bits;
                 while bits != 0 {
-                    slots.push((index * SEGMENT_LEN + word * 64) as u32 + bits.trailing_zeros());
+                    visit((index * SEGMENT_LEN + word * 64) as u32 + bits.trailing_zeros());
                     bits &= bits - 1;
                 }
             }

@@ -29,7 +29,7 @@ use super::segment::{SegmentJob, SegmentStep};
 use super::series::SeriesDef;
 use super::write::CommitBatch;
 use crate::delta::epoch::{PartitionPosition, Sealed};
-use crate::delta::{Combiner, CounterSum, Edge, EncodedPart, GaugeSum, IdMap, SeriesTable, SourceTally, encode};
+use crate::delta::{Combiner, CounterSum, Edge, EncodedPart, Encoder, GaugeSum, IdMap, SeriesTable, SourceTally};
 use crate::event::{
     CommitId, DropReason, Kind, Metric, SeriesId, Slice, SliceWidth, Slot, SourceIndex, Timestamp, series_hash,
 };
@@ -99,6 +99,7 @@ pub struct Store {
     gauges: Gauges,
     pairs: Pairs,
     kept: Kept,
+    encoder: Encoder,
     watermark: Timestamp,
     /// Wall clock when the windows slid last.
     slid_at: Timestamp,
@@ -196,6 +197,7 @@ impl Store {
             gauges: Gauges::default(),
             pairs,
             kept,
+            encoder: Encoder::default(),
             watermark,
             slid_at: now,
             leaving: Vec::new(),
@@ -337,7 +339,7 @@ impl Store {
     }
 
     fn drain(&mut self, combiner: &mut Combiner, sealed_at: Timestamp, has_room: bool) {
-        let Store { fold, gauges, pending, attempt, table, ids, pairs, kept, laws, .. } = self;
+        let Store { fold, gauges, pending, attempt, table, ids, pairs, kept, laws, encoder, .. } = self;
         let mut refused = 0;
         let mut dropped = Vec::new();
         pairs.take(combiner.take_pairs(), ids, table, sealed_at, has_room, &mut dropped);
@@ -364,7 +366,7 @@ impl Store {
             gauges.note(id, &sum);
             sum
         };
-        let (parts, mut tallies) = encode(combiner, ids, &mut resolve);
+        let (parts, mut tallies) = encoder.encode(combiner, ids, &mut resolve);
         if has_room {
             parts.into_iter().for_each(|part| pending.add_part(part));
         } else {
@@ -406,6 +408,7 @@ impl Store {
         if self.pending.is_empty() {
             self.gauges.clear();
         }
+        self.encoder.recycle(std::mem::take(&mut attempt.parts));
         Ok(Some(Done { id: attempt.id, live_epoch: attempt.live_epoch, tallies: attempt.tallies }))
     }
 
