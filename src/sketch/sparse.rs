@@ -96,11 +96,11 @@ pub(super) struct Subtracted {
     pub(super) may_narrow: bool,
 }
 
-/// Cells that have no key yet, and the keys before which each belongs.
+/// Cells of a batch that have no key yet, by their place in it, and the keys before which each belongs.
 struct New {
     len: usize,
-    places: [usize; BATCH],
-    cells: [(i32, u64); BATCH],
+    places: [u32; BATCH],
+    cells: [u8; BATCH],
 }
 
 impl<K: Key, C: Count> Sparse<K, C> {
@@ -204,7 +204,7 @@ impl<K: Key, C: Count> Sparse<K, C> {
     /// Adds at most `BATCH` cells; how many were applied.
     #[inline]
     fn add_batch(&mut self, used: &mut usize, cells: &[(i32, u64)]) -> usize {
-        let mut new = New { len: 0, places: [0; BATCH], cells: [(0, 0); BATCH] };
+        let mut new = New { len: 0, places: [0; BATCH], cells: [0; BATCH] };
         let (keys, counts) = self.split_mut();
         let (mut at, mut applied) = (0, 0);
         for &(cell, count) in cells {
@@ -218,16 +218,16 @@ impl<K: Key, C: Count> Sparse<K, C> {
             } else if count > C::COUNT_MAX {
                 break;
             } else if count > 0 {
-                (new.places[new.len], new.cells[new.len]) = (at, (cell, count));
+                (new.places[new.len], new.cells[new.len]) = (at as u32, applied as u8);
                 new.len += 1;
             }
             applied += 1;
         }
         if new.len > 0 {
             if room_for(*used + new.len) == self.room() {
-                self.insert(*used, &new);
+                self.insert(*used, &new, cells);
             } else {
-                self.insert_with_room(*used, &new);
+                self.insert_with_room(*used, &new, cells);
             }
             *used += new.len;
         }
@@ -236,11 +236,11 @@ impl<K: Key, C: Count> Sparse<K, C> {
 
     /// Puts new cells in from the last to the first, so that each run moves once, over keys that are not needed.
     #[inline]
-    fn insert(&mut self, used: usize, new: &New) {
+    fn insert(&mut self, used: usize, new: &New, cells: &[(i32, u64)]) {
         let (keys, counts) = self.split_mut();
         let mut end = used;
         for at in (0..new.len).rev() {
-            let (place, (cell, count)) = (new.places[at], new.cells[at]);
+            let (place, (cell, count)) = (new.places[at] as usize, cells[usize::from(new.cells[at])]);
             keys.copy_within(place..end, place + at + 1);
             counts.copy_within(place..end, place + at + 1);
             keys[place + at] = K::of(cell).to_raw();
@@ -250,16 +250,16 @@ impl<K: Key, C: Count> Sparse<K, C> {
     }
 
     /// The same into a larger block.
-    fn insert_with_room(&mut self, used: usize, new: &New) {
+    fn insert_with_room(&mut self, used: usize, new: &New, cells: &[(i32, u64)]) {
         let mut grown = Self::with_room(room_for(used + new.len));
         let (keys, counts) = grown.split_mut();
         let mut from = 0;
         for at in 0..=new.len {
-            let place = if at < new.len { new.places[at] } else { used };
+            let place = if at < new.len { new.places[at] as usize } else { used };
             keys[from + at..place + at].copy_from_slice(&self.keys()[from..place]);
             counts[from + at..place + at].copy_from_slice(&self.counts()[from..place]);
             if at < new.len {
-                let (cell, count) = new.cells[at];
+                let (cell, count) = cells[usize::from(new.cells[at])];
                 keys[place + at] = K::of(cell).to_raw();
                 counts[place + at] = C::of(count).to_raw();
             }
