@@ -18,6 +18,7 @@ mod common;
 
 use common::{
     Bare, Figures, Options, Server, Table, cpu_of, generate, is_asked, is_quick, method, pairs, split_of, verdict,
+    warm_memory,
 };
 
 fn main() {
@@ -142,6 +143,7 @@ fn measure(kind: &str, series: u64, packet: u64, pairs: usize) -> Run {
     }
     let mut run = Run::default();
     for pair in 0..pairs as u64 {
+        warm_memory();
         let (before, split) = (server.cpu(), split_of(server.pid()));
         let report = send(&server.socket(), &lines, 3 + pair);
         sent += report.events;

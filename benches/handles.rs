@@ -18,7 +18,7 @@
 mod common;
 
 use common::world::START;
-use common::{Figures, Random, Table, is_quick, method, pairs, process_cpu, thread_cpu, verdict, wall};
+use common::{Figures, Random, Table, is_quick, method, pairs, process_cpu, thread_cpu, verdict, wall, warm_memory};
 use hydrograph::pipeline::Pipeline;
 use hydrograph::source::inproc::LocalHistogram;
 use metrics::{Key, Label, Level, Metadata, Recorder};
@@ -206,6 +206,7 @@ fn end_to_end(series: usize, target: f64) {
             });
         }
         for _ in 0..runs {
+            warm_memory();
             pipeline.flush().expect("commits");
             let (began, spent) = (wall(), process_cpu());
             barrier.wait();

@@ -14,7 +14,7 @@
 mod common;
 
 use common::world::{START, World, add_timing};
-use common::{Figures, Random, Table, is_quick, method, pairs, thread_cpu, verdict, wall};
+use common::{Figures, Random, Table, is_quick, method, pairs, thread_cpu, verdict, wall, warm_memory};
 use hydrograph::delta::Combiner;
 use hydrograph::delta::epoch::{InputGroup, SealSink, Sealed, ShardPort};
 use hydrograph::event::{CommitId, Kind, ShardIndex, SourceIndex};
@@ -110,6 +110,7 @@ fn stalls() {
     ]);
     for (name, new_in_buffer) in [("known series", 0), ("one new series a buffer", 1), ("every line a new series", 107)]
     {
+        warm_memory();
         let mut tick_cpu = Figures::default();
         let mut tick_wall = Figures::default();
         let (mut cpu, mut waited) = (Vec::new(), Vec::new());
@@ -176,6 +177,7 @@ fn store(kind: Kind, samples: u32, target: f64, fold_target: f64) {
         (Figures::default(), Figures::default(), Figures::default(), Figures::default(), Figures::default());
     // The first ticks create the series and fill both the view and the file's free pages.
     for round in 0..pairs() as u64 + 3 {
+        warm_memory();
         // A tick a second, so the slice rolls after ten.
         let now = START.plus_nanos(round as i64 * 1_000_000_000);
         fill(&mut combiner, kind, samples, &slots, &mut random);

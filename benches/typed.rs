@@ -13,7 +13,9 @@
 
 mod common;
 
-use common::{Figures, Options, Random, Server, Table, generate_to, is_quick, method, pairs, thread_cpu, verdict};
+use common::{
+    Figures, Options, Random, Server, Table, generate_to, is_quick, method, pairs, thread_cpu, verdict, warm_memory,
+};
 use hydrograph::codec::json::{Object, Value};
 use std::hint::black_box;
 
@@ -170,6 +172,7 @@ fn server(table: &Table, hosts: u64, is_goal: bool) {
     let (mut cpu, mut user, mut system, mut wall) =
         (Figures::default(), Figures::default(), Figures::default(), Figures::default());
     for pair in 0..pairs() as u64 {
+        warm_memory();
         let (before, split) = (server.cpu(), common::split_of(server.pid()));
         let report = send(3 + pair);
         sent += report.events;
