@@ -154,6 +154,8 @@ pub(super) struct KeyCache {
     /// Bytes of keys past which everything is forgotten: raw text is bounded (S3).
     arena_bytes_max: usize,
     seed: u64,
+    /// Everything was forgotten since this was last asked.
+    has_forgotten: bool,
 }
 
 /// Where a probe stands: to go on behind a candidate whose key is another one.
@@ -176,7 +178,14 @@ impl KeyCache {
             len: 0,
             arena_bytes_max,
             seed,
+            has_forgotten: false,
         }
+    }
+
+    /// True once after everything was forgotten: candidates of before must not be verified any more.
+    #[inline(always)]
+    pub(super) fn take_forgotten(&mut self) -> bool {
+        self.has_forgotten && std::mem::take(&mut self.has_forgotten)
     }
 
     #[inline(always)]
@@ -383,7 +392,7 @@ impl KeyCache {
     }
 
     fn forget_all(&mut self) {
-        *self = KeyCache::new(self.seed, self.arena_bytes_max);
+        *self = KeyCache { has_forgotten: true, ..KeyCache::new(self.seed, self.arena_bytes_max) };
     }
 
     /// Forgets every key of these slots, so that the slots may be given to other series.

@@ -275,6 +275,9 @@ impl Decoder {
                     }
                     if parsed >= 3 * STEP {
                         self.add(&mut batch, flight.at(parsed - 3 * STEP));
+                        if self.cache.take_forgotten() {
+                            flight.lines.iter_mut().for_each(|staged| staged.candidate = None);
+                        }
                     }
                 }
                 Some(other) => {

@@ -300,6 +300,39 @@ fn s3_what_brings_no_sample_takes_no_slot() {
     check_laws(&drain(&mut combiner).1);
 }
 
+#[test]
+fn s3_a_cache_that_forgets_in_the_middle_of_a_buffer_loses_nothing() {
+    let (mut decoder, _) = decoder(10_000);
+    let mut combiner = Combiner::new(acceptance().slice.slice_of(NOW));
+    // About a thousand keys of this length fill the cache; the lines between are known.
+    let long = "x".repeat(900);
+    let mut payload = String::new();
+    for n in 0..2_500 {
+        payload.push_str(&format!("a:1|c|#k:{n},l:{long}\na:1|c|#k:{},l:{long}\nb:1|c\n", n / 2));
+    }
+    for _ in 0..2 {
+        decoder.ingest(&mut combiner, ORIGIN, payload.as_bytes(), NOW);
+    }
+    let (parts, tally) = drain(&mut combiner);
+    assert_eq!(sums(&parts)[0], 15_000 * 1_000_000_000);
+    assert_eq!(tally.recorded_total(), 15_000);
+    check_laws(&tally);
+    let mut scratch = Scratch::default();
+    let mut counts: Vec<i128> = Vec::new();
+    for part in &parts {
+        let mut cursor = PartCursor::new(&part.bytes).expect("a part");
+        while let Some(row) = cursor.next(&mut scratch).expect("whole") {
+            if let RowValue::Counter(sum) = row.value {
+                counts.push(sum.nanos / 1_000_000_000);
+            }
+        }
+    }
+    counts.sort_unstable();
+    // Each series by itself: the lower half came twice more.
+    let expected: Vec<i128> = [vec![2; 1_250], vec![6; 1_250], vec![5_000]].concat();
+    assert_eq!(counts, expected);
+}
+
 /// What shards say, in order.
 #[derive(Default)]
 struct Said(Mutex<(Vec<Sealed>, usize)>);
