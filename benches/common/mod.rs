@@ -340,11 +340,12 @@ impl Drop for Server {
     }
 }
 
+/// Cells for a million windows at two digits: with the default 50 M they would fall to one digit, and be less work.
 fn pipeline_text(directory: &Path, options: &Options) -> String {
     let at = |name: &str| directory.join(name).display().to_string();
     format!(
         "name = \"bench\"\nslice = \"{}\"\nwindow = \"{}\"\n\
-         [limits]\nseries = 2_000_000\nseries_per_metric = 2_000_000\nmemory = \"64GiB\"\n\
+         [limits]\nseries = 2_000_000\nseries_per_metric = 2_000_000\ncells = 500_000_000\nmemory = \"64GiB\"\n\
          [store]\npath = \"{}\"\n[http]\nlisten = [\"unixstream:{}\"]\n\
          [sources.bench]\ntype = \"socket\"\nlisten = [\"unixgram:{}\", \"unixstream:{}\"]\n\
          [sources.internal]\ntype = \"internal\"\n{}",
