@@ -36,6 +36,8 @@ impl Edge {
 pub struct SourceTally {
     /// Lines, frames' lines or calls that arrived.
     pub inputs: u64,
+    /// Of these, those that are known to be JSON: events, samples and CloudEvents, understood or refused.
+    pub json: u64,
     /// Inputs that were understood.
     pub events: u64,
     /// Inputs that were refused, by reason; `inputs = events + Σ rejected`.
@@ -66,6 +68,7 @@ impl SourceTally {
     /// Adds another tally.
     pub fn merge(&mut self, other: &SourceTally) {
         self.inputs += other.inputs;
+        self.json += other.json;
         self.events += other.events;
         add_all(&mut self.rejected, &other.rejected);
         add_all(&mut self.samples, &other.samples);

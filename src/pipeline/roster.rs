@@ -91,7 +91,7 @@ impl Roster {
         plan.is_none_or(|source| matches!(source.kind, SourceKind::Socket(_)))
     }
 
-    /// The name and the word of `hydrograph_events_received_total{codec}` of each.
+    /// The name of each and the word of `hydrograph_events_received_total{codec}` for its inputs that are not JSON.
     pub(super) fn codecs(&self) -> Vec<(String, &'static str)> {
         let codec = |place: &Place| match place.plan.as_ref().map(|source| &source.kind) {
             Some(SourceKind::Socket(_)) => "dogstatsd",

@@ -80,7 +80,9 @@ impl Laws {
                     out.push((slot, CounterSum { nanos: i128::from(count) * 1_000_000_000 }));
                 }
             };
-            add(self, 0, &[("codec", codec)], tally.inputs);
+            // What never came to a decoder (dropped by a full queue, too long) counts as what the source mostly takes.
+            add(self, 0, &[("codec", codec)], tally.inputs - tally.json);
+            add(self, 0, &[("codec", "json")], tally.json);
             add(self, 1, &[], tally.events);
             for reason in RejectReason::ALL {
                 add(self, 2, &[("reason", reason.as_str())], tally.rejected[*reason as usize]);

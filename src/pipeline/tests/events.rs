@@ -132,3 +132,29 @@ fn json_and_calls_come_to_the_same() {
     assert_eq!(pipeline.get("tokens_total", &[("model", "a")]), pipeline.get("tokens_total", &[("model", "b")]));
     assert_eq!(pipeline.get("last_tokens", &[]), Ok(49.0));
 }
+
+/// What a source reads is counted by its codec, understood or refused, and both together are its inputs.
+#[test]
+fn c6_inputs_are_counted_by_codec() {
+    let pipeline = pipeline();
+    let lines = concat!(
+        "plain:1|c\nplain:2|c\nnonsense\n",
+        r#"{"event":"generation","model":"m","took":5,"ok":true}"#,
+        "\n",
+        r#"{"specversion":"1.0","type":"end","source":"x","id":"1","data":{"id":"a"}}"#,
+        "\n",
+        r#"{"event":"unheard"}"#,
+        "\n{\n",
+    );
+    pipeline.lines(lines.as_bytes().to_vec()).expect("it runs").expect("it commits");
+    pipeline.flush().expect("commits");
+    let tallies = pipeline.tallies();
+    let tally = &tallies.iter().find(|(name, _)| name == "http").expect("the source of lines").1;
+    assert_eq!((tally.inputs, tally.json, tally.rejected_total()), (7, 4, 3));
+    assert_eq!(tally.inputs, tally.events + tally.rejected_total());
+    let text = String::from_utf8(pipeline.render(crate::sink::scrape::ScrapeFormat::Text).expect("renders")).unwrap();
+    for (codec, count) in [("dogstatsd", 3), ("json", 4)] {
+        let line = format!("hydrograph_events_received_total{{codec=\"{codec}\",source=\"http\"}} {count}\n");
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
+}

@@ -152,6 +152,7 @@ impl Decoder {
         text: &[u8],
         trace: Option<&mut Vec<LineOutcome>>,
     ) -> Result<(), Refusal> {
+        batch.tally().json += 1;
         let result = self.apply_json(batch, text, trace);
         if let Err((reason, detail)) = &result {
             self.refuse_event(batch, *reason, detail, text);

@@ -191,6 +191,7 @@ impl Bench {
         tallies.resize_with(3, SourceTally::default);
         let tally = tallies.swap_remove(usize::from(SOURCE.0));
         assert_eq!(tally.inputs, tally.events + tally.rejected_total(), "the law of inputs");
+        assert!(tally.json <= tally.inputs, "JSON is counted among the inputs");
         assert_eq!(tally.samples_total(), tally.recorded_total() + tally.dropped_total(), "the law of samples");
         let mut held = Held::new();
         let mut scratch = PartScratch::default();
