@@ -61,6 +61,8 @@ pub struct Overflowed {
     pub count: u64,
     /// What the last of them met.
     pub limit: Limit,
+    /// That was the limit of all series together, and the metric was below its own.
+    pub is_shared: bool,
 }
 
 /// What a metric has in the table.
@@ -282,22 +284,26 @@ impl SeriesTableGuard<'_> {
         if let Some(slot) = self.find(hash) {
             return Interned::Slot(slot);
         }
-        if let Some(limit) = self.limit_met(metric, labels) {
-            return self.overflow(metric, limit);
+        if let Some((limit, is_shared)) = self.limit_met(metric, labels) {
+            return self.overflow(metric, limit, is_shared);
         }
         Interned::Slot(self.insert(metric, labels.clone(), hash, false))
     }
 
-    /// The limit that one more series of these labels would pass.
-    fn limit_met(&self, metric: &Metric, labels: &Labels) -> Option<Limit> {
+    /// The limit that one more series of these labels would pass, and whether it is that of all metrics together.
+    fn limit_met(&self, metric: &Metric, labels: &Labels) -> Option<(Limit, bool)> {
         let of_metric = self.inner.per_metric.get(metric.id.0 as usize).copied().unwrap_or_default();
-        if self.inner.live >= self.inner.limits.series || of_metric.series >= self.inner.limits.series_per_metric {
-            return Some(Limit::Series);
+        let (limits, more) = (&self.inner.limits, key_bytes(labels));
+        if of_metric.series >= limits.series_per_metric {
+            return Some((Limit::Series, false));
         }
-        let more = key_bytes(labels);
-        let is_over = self.inner.key_bytes + more > self.inner.limits.key_bytes()
-            || of_metric.key_bytes + more > self.inner.limits.key_bytes_per_metric();
-        is_over.then_some(Limit::KeyBytes)
+        if self.inner.live >= limits.series {
+            return Some((Limit::Series, true));
+        }
+        if of_metric.key_bytes + more > limits.key_bytes_per_metric() {
+            return Some((Limit::KeyBytes, false));
+        }
+        (self.inner.key_bytes + more > limits.key_bytes()).then_some((Limit::KeyBytes, true))
     }
 
     fn find(&mut self, hash: u128) -> Option<Slot> {
@@ -345,18 +351,18 @@ impl SeriesTableGuard<'_> {
     }
 
     #[cold]
-    fn overflow(&mut self, metric: &Arc<Metric>, limit: Limit) -> Interned {
+    fn overflow(&mut self, metric: &Arc<Metric>, limit: Limit, is_shared: bool) -> Interned {
         let inner = &mut *self.inner;
         let next = inner.overflowed.len() as u32;
         let share = inner.share(metric);
         match share.overflowed {
             Some(at) => {
                 let known = &mut inner.overflowed[at as usize];
-                (known.count, known.limit) = (known.count + 1, limit);
+                (known.count, known.limit, known.is_shared) = (known.count + 1, limit, is_shared);
             }
             None => {
                 share.overflowed = Some(next);
-                inner.overflowed.push(Overflowed { metric: Arc::clone(metric), count: 1, limit });
+                inner.overflowed.push(Overflowed { metric: Arc::clone(metric), count: 1, limit, is_shared });
             }
         }
         if metric.kind == Kind::Gauge {
@@ -418,18 +424,16 @@ impl SeriesTableGuard<'_> {
         &self.inner.overflowed
     }
 
-    /// Live series of a metric, its overflow series not counted.
-    pub fn series_of(&self, metric: &Metric) -> u32 {
-        self.inner.per_metric.get(metric.id.0 as usize).map_or(0, |share| share.series)
-    }
-
-    /// The metric with the most live series.
-    pub fn greediest(&self) -> Option<(Arc<Metric>, u32)> {
-        let (id, series) =
-            self.inner.per_metric.iter().map(|share| share.series).enumerate().max_by_key(|(_, series)| *series)?;
+    /// The metric that has the most of what a limit counts, live series or bytes of their labels, and how many.
+    pub fn greediest(&self, limit: Limit) -> Option<(Arc<Metric>, u64)> {
+        let of = |share: &Share| match limit {
+            Limit::Series => u64::from(share.series),
+            Limit::KeyBytes => share.key_bytes,
+        };
+        let (id, most) = self.inner.per_metric.iter().map(of).enumerate().max_by_key(|(_, most)| *most)?;
         let mut entries = self.inner.by_slot.iter().flat_map(|entries| entries.iter());
         let entry = entries.find(|entry| entry.metric.id.0 as usize == id && !entry.is_overflow)?;
-        Some((Arc::clone(&entry.metric), series))
+        Some((Arc::clone(&entry.metric), most))
     }
 
     /// The label of a metric with the most distinct values: the culprit of an overflow. Looks at the first
@@ -438,7 +442,8 @@ impl SeriesTableGuard<'_> {
         let mut values: HashMap<&str, HashSet<&str>> = HashMap::new();
         let entries = self.inner.by_slot[metric.kind as usize].iter();
         // The overflow series itself says nothing about where series come from.
-        for entry in entries.filter(|entry| entry.metric.id == metric.id && !entry.is_overflow).take(100_000) {
+        let is_counted = |entry: &&SeriesEntry| entry.metric.id == metric.id && !entry.is_overflow;
+        for entry in entries.filter(is_counted).take(100_000) {
             for (key, value) in entry.labels.iter() {
                 values.entry(key).or_default().insert(value);
             }
@@ -454,7 +459,8 @@ impl SeriesTableGuard<'_> {
     pub fn longest_label(&self, metric: &Metric) -> Option<String> {
         let mut bytes: HashMap<&str, usize> = HashMap::new();
         let entries = self.inner.by_slot[metric.kind as usize].iter();
-        for entry in entries.filter(|entry| entry.metric.id == metric.id).take(100_000) {
+        let is_counted = |entry: &&SeriesEntry| entry.metric.id == metric.id && !entry.is_overflow;
+        for entry in entries.filter(is_counted).take(100_000) {
             for (key, value) in entry.labels.iter() {
                 *bytes.entry(key).or_default() += key.len() + value.len();
             }
@@ -586,8 +592,8 @@ mod tests {
         let known: Vec<(u32, u64)> =
             table.lock().overflowed().iter().map(|known| (known.metric.id.0, known.count)).collect();
         let of = |id: u32| known.iter().filter(|(known, _)| *known == id).map(|(_, count)| *count).collect::<Vec<_>>();
-        let refused: u64 =
-            (2..40).map(|id| 100 - u64::from(table.lock().series_of(&metric(id, "", Kind::Counter)))).sum();
+        let taken = table.lock().of_kind(Kind::Counter).filter(|e| e.metric.id.0 >= 2 && !e.is_overflow).count();
+        let refused = 38 * 100 - taken as u64;
         assert_eq!(of(0), [82]);
         assert_eq!(known.iter().map(|(_, count)| count).sum::<u64>(), 82 + refused);
         assert!((2..40).all(|id| of(id).len() == 1), "{known:?}");

@@ -3,6 +3,7 @@
 //! In: what the pipeline knows. Out: words and fields of answers. Pure.
 
 use super::{Accepted, LineOutcome, NoticeFields};
+use crate::delta::Limit;
 use crate::pipeline::{ListenerState, Overflow};
 use crate::shard;
 
@@ -18,16 +19,31 @@ pub(super) fn unheard(lines: &[u8]) -> Vec<LineOutcome> {
 
 /// Who is to blame for a metric's overflow: its own widest label, or the metric that took all there is.
 pub(super) fn culprit(overflow: &Overflow) -> String {
-    match &overflow.greediest {
-        Some((metric, series, label)) => {
-            let widest = if label.is_empty() { String::new() } else { format!(", label {label} has the most values") };
-            format!("; limits.series is used up: {metric} has {series} series{widest}")
+    let superlative = match overflow.limit {
+        Limit::Series => "most values",
+        Limit::KeyBytes => "longest values",
+    };
+    let blamed = |label: &str| match label {
+        "" => String::new(),
+        label => format!("label {label} has the {superlative}"),
+    };
+    let aside = |label: &str| if label.is_empty() { String::new() } else { format!(", {}", blamed(label)) };
+    match (&overflow.greediest, overflow.limit) {
+        (Some((metric, series, label)), Limit::Series) => {
+            format!("; limits.series is used up: {metric} has {series} series{}", aside(label))
         }
-        None if overflow.label.is_empty() => String::new(),
-        None if overflow.is_long => {
-            format!("; its labels take more bytes than its series may, label {} has the longest", overflow.label)
+        (Some((metric, bytes, label)), Limit::KeyBytes) => {
+            let kib = bytes.div_ceil(1024);
+            format!(
+                "; the bytes of labels that limits.series allows are used up: {metric} has {kib} KiB{}",
+                aside(label)
+            )
         }
-        None => format!("; label {} has the most values", overflow.label),
+        (None, Limit::Series) if overflow.label.is_empty() => String::new(),
+        (None, Limit::Series) => format!("; {}", blamed(&overflow.label)),
+        (None, Limit::KeyBytes) => {
+            format!("; its labels take more bytes than its series may{}", aside(&overflow.label))
+        }
     }
 }
 

@@ -234,7 +234,7 @@ impl Graph {
 
     /// The metrics that met a limit most often.
     pub(super) fn overflows(&self, worst: usize) -> Overflows {
-        Overflows::of(&self.table.lock(), self.plan().limits.series_per_metric, worst)
+        Overflows::of(&self.table.lock(), worst)
     }
 
     /// Starts everything.

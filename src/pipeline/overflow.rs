@@ -4,6 +4,7 @@
 //! many are asked for, not on how many there are.
 
 use crate::delta::{Limit, Overflowed, SeriesTableGuard};
+use crate::event::Metric;
 
 /// A metric that met a limit of series.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,13 +13,13 @@ pub struct Overflow {
     pub metric: String,
     /// Resolutions that got no series of their own.
     pub count: u64,
-    /// Its label with the most distinct values, or with the longest where `is_long`; empty when it has no label.
+    /// What the last of them met: the number of series, or the bytes of their labels.
+    pub limit: Limit,
+    /// Its label with the most distinct values, or where bytes are the limit with the longest; empty when it has none.
     pub label: String,
-    /// What it met is the limit of the bytes of labels, not that of their number.
-    pub is_long: bool,
-    /// Where it is below its own limit and `limits.series` is used up: the metric with the most series, how many, and
-    /// its label with the most distinct values.
-    pub greediest: Option<(String, u32, String)>,
+    /// Where it is below its own limit and that of all series is used up: the metric that has the most, how many series
+    /// or bytes that is, and its label that is to blame.
+    pub greediest: Option<(String, u64, String)>,
 }
 
 /// The metrics that met a limit of series.
@@ -31,27 +32,40 @@ pub struct Overflows {
 }
 
 impl Overflows {
-    /// Reads the table; each metric may have `series_per_metric`.
-    pub(super) fn of(table: &SeriesTableGuard<'_>, series_per_metric: u32, worst: usize) -> Overflows {
+    /// Reads the table.
+    pub(super) fn of(table: &SeriesTableGuard<'_>, worst: usize) -> Overflows {
         let mut all: Vec<_> = table.overflowed().iter().collect();
-        if all.is_empty() {
-            return Overflows::default();
-        }
         all.sort_by_key(|known| (std::cmp::Reverse(known.count), known.metric.id));
         let others = all.len().saturating_sub(worst);
-        let widest = |metric: &crate::event::Metric| table.widest_label(metric).unwrap_or_default();
-        let greediest = table.greediest().map(|(metric, series)| (metric.name.to_string(), series, widest(&metric)));
-        let of = |known: &Overflowed| {
-            let (metric, is_long) = (&known.metric, known.limit == Limit::KeyBytes);
+        all.truncate(worst);
+        let label = |limit, metric: &Metric| {
+            let label = match limit {
+                Limit::Series => table.widest_label(metric),
+                Limit::KeyBytes => table.longest_label(metric),
+            };
+            label.unwrap_or_default()
+        };
+        // Asked for once each: it is the same for all.
+        let greediest = |limit| {
+            let is_asked_for = all.iter().any(|known| known.is_shared && known.limit == limit);
+            let (metric, most) = is_asked_for.then(|| table.greediest(limit)).flatten()?;
+            Some((metric.name.to_string(), most, label(limit, &metric)))
+        };
+        let (by_series, by_bytes) = (greediest(Limit::Series), greediest(Limit::KeyBytes));
+        let of = |known: &&Overflowed| {
+            let greediest = match known.limit {
+                Limit::Series => &by_series,
+                Limit::KeyBytes => &by_bytes,
+            };
             Overflow {
-                metric: metric.name.to_string(),
+                metric: known.metric.name.to_string(),
                 count: known.count,
-                label: if is_long { table.longest_label(metric).unwrap_or_default() } else { widest(metric) },
-                is_long,
-                greediest: greediest.clone().filter(|_| !is_long && table.series_of(metric) < series_per_metric),
+                limit: known.limit,
+                label: label(known.limit, &known.metric),
+                greediest: greediest.clone().filter(|_| known.is_shared),
             }
         };
-        Overflows { worst: all.into_iter().take(worst).map(of).collect(), others }
+        Overflows { worst: all.iter().map(of).collect(), others }
     }
 }
 
@@ -76,19 +90,46 @@ mod tests {
     fn s3_the_culprit_of_an_overflow_is_named() {
         let table = SeriesTable::new(TableLimits { series: 8, series_per_metric: 5 }, Labels::empty());
         let (greedy, other) = (metric(0, "greedy_total", Kind::Counter), metric(1, "other_total", Kind::Counter));
-        assert_eq!(Overflows::of(&table.lock(), 5, 10), Overflows::default());
+        assert_eq!(Overflows::of(&table.lock(), 10), Overflows::default());
         fill(&table, &greedy, 0..9);
-        let found = Overflows::of(&table.lock(), 5, 10);
+        let found = Overflows::of(&table.lock(), 10);
         assert_eq!((found.worst.len(), found.others), (1, 0));
         let own = &found.worst[0];
         assert_eq!((&*own.metric, own.count, &*own.label, &own.greediest), ("greedy_total", 4, "user", &None));
         // The next one meets the limit of all: it is not to blame, and its overflow series has no label to blame.
         fill(&table, &metric(2, "third_total", Kind::Counter), 0..3);
         fill(&table, &other, 0..3);
-        let found = Overflows::of(&table.lock(), 5, 10);
+        let found = Overflows::of(&table.lock(), 10);
         let other = found.worst.iter().find(|overflow| overflow.metric == "other_total").expect("it met the limit");
         assert_eq!((other.count, &*other.label), (3, ""));
         assert_eq!(other.greediest, Some(("greedy_total".into(), 5, "user".into())));
+        assert!(found.worst.iter().all(|overflow| overflow.limit == Limit::Series));
+    }
+
+    #[test]
+    fn s3_the_culprit_of_long_labels_is_named() {
+        let table = SeriesTable::new(TableLimits { series: 8, series_per_metric: 8 }, Labels::empty());
+        let long = |metric: &Arc<Metric>, n: u32| {
+            let mut builder = LabelsBuilder::new();
+            builder.push("z", n.to_string());
+            for key in 0..60 {
+                builder.push(format!("k{key}"), format!("{n:0>1000}"));
+            }
+            table.intern(metric, &builder.build().expect("valid"));
+        };
+        // A megabyte is left to however few series: seventeen of 60 kB would fit, and eight may be.
+        let greedy = metric(0, "greedy_total", Kind::Counter);
+        (0..9).for_each(|n| long(&greedy, n));
+        assert_eq!(Overflows::of(&table.lock(), 10).worst[0].limit, Limit::Series);
+        table.set_limits(TableLimits { series: 10_000, series_per_metric: 10 });
+        let other = metric(1, "other_total", Kind::Counter);
+        (0..60).for_each(|n| long(&metric(2 + n / 8, &format!("m{}_total", n / 8), Kind::Counter), n));
+        long(&other, 1);
+        let found = Overflows::of(&table.lock(), 10);
+        let other = found.worst.iter().find(|overflow| overflow.metric == "other_total").expect("it met the limit");
+        assert_eq!((other.limit, &*other.label), (Limit::KeyBytes, ""));
+        let (metric, bytes, label) = other.greediest.as_ref().expect("it is below its own");
+        assert!(metric.ends_with("_total") && *bytes > 8 * 60_000 && label == "k10", "{other:?}");
     }
 
     #[test]
@@ -97,7 +138,7 @@ mod tests {
         for n in 0..50 {
             fill(&table, &metric(n, &format!("m{n}_total"), Kind::Counter), 0..n + 1);
         }
-        let found = Overflows::of(&table.lock(), 5, 10);
+        let found = Overflows::of(&table.lock(), 10);
         assert_eq!((found.worst.len(), found.others), (10, 39));
         assert_eq!((&*found.worst[0].metric, found.worst[0].count), ("m49_total", 50));
     }
