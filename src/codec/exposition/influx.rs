@@ -1,9 +1,10 @@
 //! InfluxDB's line protocol: one line a series.
 //!
 //! In: values. Out: `measurement,tag=value field=1,field=2 nanoseconds`. Invariants: whatever labels contain, a line
-//! stays a line and its tags stay what they are; a line has at least one field. What the protocol cannot say is
-//! written as near as it can be: a line break in a tag is a space, a backslash before a character that needs one
-//! itself, or at the end, is left out (readers differ in what two of them mean).
+//! stays a line, a line has at least one field, and different series stay different. What the protocol cannot say is
+//! written as in a URL, `%` and two hexadecimal digits: control characters, and a backslash at the end or before a
+//! character that needs one itself or another backslash (readers differ in what two of them mean). So that nothing else
+//! reads like that, a `%` before two such digits is written `%25`; every other text stays what it is.
 //!
 //! Source: InfluxData, "Line protocol reference" (v2).
 
@@ -69,18 +70,20 @@ fn put_escaped(out: &mut Vec<u8>, text: &str, special: &[u8]) {
     let bytes = text.as_bytes();
     for (at, byte) in bytes.iter().enumerate() {
         match byte {
-            b'\\' if bytes.get(at + 1).is_none_or(|next| is_special(*next, special) || *next == b'\\') => {}
-            byte if is_special(*byte, special) => {
-                out.push(b'\\');
-                out.push(if byte.is_ascii_control() { b' ' } else { *byte });
+            b'\\' if bytes.get(at + 1).is_none_or(|next| special.contains(next) || *next == b'\\') => {
+                put_replaced(out, *byte);
             }
-            byte if byte.is_ascii_control() => out.push(b'?'),
+            b'%' if bytes.get(at + 1..at + 3).is_some_and(|next| next.iter().all(u8::is_ascii_hexdigit)) => {
+                put_replaced(out, *byte);
+            }
+            byte if special.contains(byte) => out.extend_from_slice(&[b'\\', *byte]),
+            byte if byte.is_ascii_control() => put_replaced(out, *byte),
             byte => out.push(*byte),
         }
     }
 }
 
-/// Line breaks are written as spaces, so they need an escape like one.
-fn is_special(byte: u8, special: &[u8]) -> bool {
-    special.contains(&byte) || matches!(byte, b'\n' | b'\r' | b'\t')
+fn put_replaced(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
