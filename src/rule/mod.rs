@@ -64,6 +64,13 @@ pub fn is_reserved_name(name: &str) -> bool {
 /// What the stock clients say of themselves begins so; it goes to group `internal` as `hydrograph_client_*`.
 pub const CLIENT_TELEMETRY: &str = "datadog.dogstatsd.client.";
 
+/// What the names of that begin with once they are exposed.
+const TELEMETRY_PREFIX: &str = "hydrograph_client_";
+
+/// Names of that beyond which new ones are refused: the stock clients have some twenty. They have a bound of their own,
+/// since nobody sees them on `/metrics` and they must not take the place of what people measure.
+pub const CLIENT_TELEMETRY_MAX: usize = 256;
+
 /// Whose samples have no labels but their own and those of every series: `internal` has no table in a file.
 const NO_SOURCE: SourceIndex = SourceIndex(0);
 
@@ -302,7 +309,7 @@ impl Rules {
         let wire_name = std::str::from_utf8(wire_name).map_err(|_| RejectReason::InvalidUtf8)?;
         let telemetry = wire_name.strip_prefix(CLIENT_TELEMETRY);
         let escaped = match telemetry {
-            Some(rest) => format!("hydrograph_client_{}", escape_metric_name(rest)).into(),
+            Some(rest) => format!("{TELEMETRY_PREFIX}{}", escape_metric_name(rest)).into(),
             None => escape_metric_name(wire_name),
         };
         if telemetry.is_none() {
@@ -416,7 +423,7 @@ impl Rules {
         if !is_metric_name(name) || name.len() > NAME_BYTES_MAX {
             return Err(RestoreError::Name { name: name.to_owned() });
         }
-        let group = if name.starts_with("hydrograph_client_") { Group::InternalOnly } else { Group::Main };
+        let group = if name.starts_with(TELEMETRY_PREFIX) { Group::InternalOnly } else { Group::Main };
         let help = format!("{} kept from an earlier run", kind.as_str());
         let metric = self.undeclared_metric(name, kind, unit_of_name(name), scale, &help, group);
         let mut registry = self.write();
@@ -481,6 +488,9 @@ impl Rules {
                 let buckets = default_buckets(metric.expose, metric.unit, known.scale);
                 let metric = Metric { scale: known.scale, buckets, ..metric };
                 Ok(registry.settle(metric).unwrap_or(known))
+            }
+            None if metric.name.starts_with(TELEMETRY_PREFIX) && registry.telemetry() >= CLIENT_TELEMETRY_MAX => {
+                Err(RejectReason::TooManyMetrics)
             }
             None if registry.len() >= most => Err(RejectReason::TooManyMetrics),
             None => registry.insert(metric, false),

@@ -5,6 +5,7 @@
 //! (its words may, by a reload, or when a metric restored from the store is first seen again), and no exposition name
 //! belongs to two metrics. A metric whose name was declared with another kind is *retired*: its number stays.
 
+use super::TELEMETRY_PREFIX;
 use super::name::claims;
 use super::reload::RedeclareError;
 use crate::event::{Buckets, Kind, Metric, MetricId, RejectReason, Unit};
@@ -16,6 +17,8 @@ pub(super) struct Registry {
     metrics: Vec<Entry>,
     by_name: HashMap<Arc<str>, MetricId, foldhash::fast::RandomState>,
     claimed: HashMap<Box<str>, MetricId, foldhash::fast::RandomState>,
+    /// How many of them are what clients say of themselves.
+    telemetry: usize,
 }
 
 #[derive(Clone)]
@@ -63,8 +66,14 @@ impl Registry {
         self.metrics.iter().map(|entry| entry.metric.clone()).collect()
     }
 
+    /// How many there are, without what clients say of themselves.
     pub(super) fn len(&self) -> usize {
-        self.metrics.len()
+        self.metrics.len() - self.telemetry
+    }
+
+    /// How many of what clients say of themselves there are.
+    pub(super) fn telemetry(&self) -> usize {
+        self.telemetry
     }
 
     /// Adds a metric; its `id` is replaced by the next one.
@@ -83,6 +92,7 @@ impl Registry {
             self.claimed.insert(name.into_boxed_str(), id);
         }
         self.by_name.insert(metric.name.clone(), id);
+        self.telemetry += usize::from(metric.name.starts_with(TELEMETRY_PREFIX));
         self.metrics.push(Entry { metric: metric.clone(), provisional, is_retired: false, is_replaced: false });
         Ok(metric)
     }
@@ -127,7 +137,7 @@ impl Registry {
         words: impl Fn(&Metric) -> Metric,
         accept: &[String],
     ) -> Result<(Registry, Redeclared), RedeclareError> {
-        let mut next = Registry { metrics: self.metrics.clone(), ..Registry::default() };
+        let mut next = Registry { metrics: self.metrics.clone(), telemetry: self.telemetry, ..Registry::default() };
         let mut outcome = Redeclared::default();
         let mut is_declared = vec![false; next.metrics.len()];
         for metric in declared {

@@ -188,6 +188,23 @@ fn client_telemetry_stays_out_of_sight() {
     assert!(r.metrics().iter().all(|m| m.group == Group::InternalOnly));
 }
 
+/// What clients say of themselves has a bound of its own, below and beside that of names.
+#[test]
+fn client_telemetry_takes_no_place_of_what_people_measure() {
+    let most = CLIENT_TELEMETRY_MAX + 10;
+    let r = rules(|c| c.metrics_max = most);
+    let resolve = |name: String| {
+        r.resolve(SourceIndex(0), name.as_bytes(), WireType::Count, std::iter::empty()).map(|found| found.metric.id.0)
+    };
+    let flood = |n: usize| resolve(format!("datadog.dogstatsd.client.n{n}"));
+    let taken = (0..1000).filter(|n| flood(*n).is_ok()).count();
+    assert_eq!(taken, CLIENT_TELEMETRY_MAX);
+    assert_eq!(flood(CLIENT_TELEMETRY_MAX), Err(RejectReason::TooManyMetrics));
+    assert!(flood(0).is_ok(), "what is known goes on");
+    let names = (0..most + 5).filter(|n| resolve(format!("name{n}")).is_ok()).count();
+    assert_eq!(names, most, "the others have all of their own");
+}
+
 #[test]
 fn service_checks_are_gauges() {
     let r = rules(|_| {});
