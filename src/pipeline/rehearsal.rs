@@ -28,6 +28,8 @@ use std::sync::Arc;
 
 /// Series that a report shows of each name.
 const SHOWN_MAX: usize = 10;
+/// Slices that a test may pass: eleven days of ten seconds, which take seconds. One of a hundred years would run for hours.
+const SLICES_MAX: i64 = 100_000;
 /// Notes of one test.
 const NOTES_MAX: usize = 20;
 
@@ -84,6 +86,8 @@ enum Stopped {
     Commit(String),
     #[error("{0}")]
     Data(#[from] DataError),
+    #[error("{at} is {slices} slices of {slice} after the start; a test passes at most {SLICES_MAX}")]
+    TooLong { at: String, slices: i64, slice: String },
     #[error("no descriptor is left: {0}")]
     System(#[from] std::io::Error),
     #[error("the reload of {path} at {at} was refused: {error}")]
@@ -117,6 +121,11 @@ fn play(plan: &Plan, test: &TestPlan, read: ReadPlan<'_>, report: &mut TestRepor
     let expects = test.expect.iter().map(|expect| (expect.at, Step::Expect(expect)));
     let mut steps: Vec<(i64, Step<'_>)> = inputs.chain(expects).collect();
     steps.sort_by_key(|(at, step)| (*at, matches!(step, Step::Expect(_))));
+    let (last, slice) = (steps.last().map_or(0, |(at, _)| *at), plan.slice.nanos());
+    if last / slice > SLICES_MAX {
+        let (at, slice_text) = (show_duration(last), show_duration(slice));
+        return Err(Stopped::TooLong { at, slices: last / slice, slice: slice_text });
+    }
     let mut stage = Stage::new(plan)?;
     for (at, step) in steps {
         stage.pass(at)?;

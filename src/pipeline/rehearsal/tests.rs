@@ -313,6 +313,13 @@ fn r2_a_reload_that_is_refused_ends_the_test_and_says_why() {
 }
 
 #[test]
+fn a_test_that_would_run_for_hours_says_so_at_once() {
+    let expect = r#"{ at = "100y", expr = "orders_total", absent = true }"#;
+    let problem = report("", expect).problem.expect("it does not run");
+    assert!(problem.contains("100y is 315360000 slices of 10s") && problem.contains("at most 100000"), "{problem}");
+}
+
+#[test]
 fn values_are_equal_up_to_the_tolerance() {
     let one = |value: f64| vec![(String::new(), value)];
     let want = |value, tolerance| Want::Value { value, tolerance };
