@@ -4,7 +4,6 @@
 //! are made of the definition itself, so they list exactly what this binary takes.
 
 use super::{Cli, Exit};
-use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
 use std::io::Write;
@@ -24,10 +23,14 @@ pub(super) fn man(verb: Option<&str>, out: &mut impl Write) -> anyhow::Result<Ex
     let command = match verb {
         None => command,
         Some(verb) => {
-            let verbs = command.get_subcommands().map(clap::Command::get_name).collect::<Vec<_>>().join(", ");
-            let found = command.find_subcommand(verb).filter(|found| found.get_name() == verb);
             // As in man(1): the page of `git commit` is git-commit.
-            found.cloned().with_context(|| format!("no verb \"{verb}\"; there are {verbs}"))?
+            let found = command.find_subcommand(verb).filter(|found| found.get_name() == verb);
+            let Some(found) = found.cloned() else {
+                let verbs = command.get_subcommands().map(clap::Command::get_name).collect::<Vec<_>>().join(", ");
+                eprintln!("hydrograph: no verb \"{verb}\"; there are {verbs}");
+                return Ok(Exit::Usage);
+            };
+            found
         }
     };
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
@@ -76,7 +79,10 @@ mod tests {
                 assert!(own.contains(&option.replace('-', "\\-")), "--{option} in {own}");
             }
         }
-        let problem = man(Some("validate"), &mut Vec::new()).expect_err("an alias has no page").to_string();
-        assert!(problem.contains("run, init, check"), "{problem}");
+        for wrong in ["nope", "validate"] {
+            let mut out = Vec::new();
+            assert_eq!(man(Some(wrong), &mut out).expect("told"), Exit::Usage, "{wrong}, of which there is no page");
+            assert!(out.is_empty());
+        }
     }
 }
