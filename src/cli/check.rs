@@ -5,7 +5,7 @@
 
 use super::check_typed;
 use crate::event::{Expose, Group, Kind};
-use crate::pipeline::config::PipelineFile;
+use crate::pipeline::config::{PipelineFile, ReadFile};
 use crate::pipeline::diagnostic::Diagnostics;
 use crate::pipeline::memory::memory_need;
 use crate::pipeline::names::shown_as;
@@ -24,23 +24,36 @@ use std::path::PathBuf;
 /// # Errors
 /// Everything that is wrong with them, unreadable files included.
 pub fn load(files: &[PathBuf], environment: &Environment) -> Result<Plan, Diagnostics> {
+    load_from(files, environment, &PipelineFile::read_given, &PipelineFile::read)
+}
+
+/// As [`load`], with other ways to read the files and what they include.
+///
+/// # Errors
+/// As there.
+pub(super) fn load_from(
+    files: &[PathBuf],
+    environment: &Environment,
+    read_file: ReadFile<'_>,
+    read_included: ReadFile<'_>,
+) -> Result<Plan, Diagnostics> {
     let mut errors = Diagnostics::new();
     let mut read = Vec::new();
     for path in files {
-        match PipelineFile::read(path) {
+        match read_file(path) {
             Ok(file) => read.push(file),
             Err(diagnostic) => errors.push(diagnostic),
         }
     }
     if !errors.is_empty() {
-        if let Err(more) = Plan::load(&read, environment)
+        if let Err(more) = Plan::load_from(&read, environment, read_included)
             && !read.is_empty()
         {
             errors.append(more);
         }
         return Err(errors);
     }
-    Plan::load(&read, environment)
+    Plan::load_from(&read, environment, read_included)
 }
 
 /// The plan of files in words, and what is worth a look.

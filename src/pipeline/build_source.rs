@@ -8,7 +8,7 @@ use super::build_edge::address;
 use super::build_typed::{Event, unknown_event};
 use super::config::{Config, PipelineFile, SourceTable};
 use super::diagnostic::{Diagnostic, Diagnostics};
-use super::paths::beside;
+use super::paths::{beside, read_regular};
 use super::plan::{
     GpuPlan, HostPlan, Listener, MappingPlan, ProcessMatch, ProcessPlan, ReaderThreads, SocketPlan, SourceKind,
     SourcePlan,
@@ -153,7 +153,8 @@ fn socket(
 
 /// Reads a mapping file; what is wrong with it is said at the key that names it.
 fn mapping_file(at: &At<String>, path: PathBuf, errors: &mut Diagnostics) -> Option<MappingPlan> {
-    let text = match std::fs::read_to_string(&path) {
+    let not_utf8 = |_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8");
+    let text = match read_regular(&path).and_then(|bytes| String::from_utf8(bytes).map_err(not_utf8)) {
         Ok(text) => text,
         Err(error) => {
             errors.push(Diagnostic::new(&at.place, format!("cannot read {}: {error}", path.display())));

@@ -7,6 +7,7 @@
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::forms::LeafWritten;
 use super::include::{self, Merged};
+use super::paths::{is_given_open, read_regular};
 use super::reader::{At, Entry, Node, NodeKind, Overrides, PREFIX, TableReader};
 use super::tables::*;
 use std::collections::BTreeMap;
@@ -24,13 +25,25 @@ pub struct PipelineFile {
 }
 
 impl PipelineFile {
-    /// Reads a file.
+    /// Reads a file, which is a regular one.
     ///
     /// # Errors
     /// One diagnostic that names the file and the system's reason.
     pub fn read(path: &Path) -> Result<PipelineFile, Diagnostic> {
+        PipelineFile::of(path, read_regular(path))
+    }
+
+    /// As [`read`](Self::read), and `/dev/stdin` and what a shell writes for `<(command)` besides: they can be read once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_given(path: &Path) -> Result<PipelineFile, Diagnostic> {
+        PipelineFile::of(path, if is_given_open(path) { std::fs::read(path) } else { read_regular(path) })
+    }
+
+    fn of(path: &Path, bytes: std::io::Result<Vec<u8>>) -> Result<PipelineFile, Diagnostic> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|e| Diagnostic::bare(format!("cannot read {name}: {e}")))?;
+        let bytes = bytes.map_err(|e| Diagnostic::bare(format!("cannot read {name}: {e}")))?;
         let text = String::from_utf8(bytes).map_err(|e| {
             let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
             Diagnostic::bare(format!("{name}:{line}: not UTF-8"))

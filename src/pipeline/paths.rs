@@ -7,9 +7,11 @@
 use super::config::PipelineFile;
 use super::plan::{Secret, Token};
 use super::reader::At;
+use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::FileType;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,6 +131,37 @@ pub(super) fn beside(at: &At<String>, files: &[PipelineFile]) -> PathBuf {
     }
     let file = files.iter().find(|file| file.name == at.place.source.name);
     file.map_or_else(|| path.to_owned(), |file| file.directory.join(path))
+}
+
+/// The bytes of a regular file. Reading anything else may never end: of a pipe that nobody writes to, of a terminal.
+///
+/// # Errors
+/// The system's, and one that says what it is instead.
+pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    check_regular(std::fs::metadata(path)?.file_type())?;
+    // Between the two looks it may have become a pipe, and opening that would wait for somebody who writes.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    check_regular(file.metadata()?.file_type())?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn check_regular(kind: FileType) -> io::Result<()> {
+    let what = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::other(format!("it is {what}, not a regular file")))
+}
+
+/// True for what the process was given open, `/dev/stdin` and what a shell writes for `<(command)`.
+pub(super) fn is_given_open(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
 }
 
 /// A path without `.` and `a/..`, by its text alone: two spellings of one file are one.
@@ -321,6 +354,31 @@ mod tests {
         std::fs::write(&path, "s3cret\n").expect("writable");
         assert_eq!(read_token(&Token::File(path)).expect("read").reveal(), "s3cret");
         assert_eq!(read_token(&Token::Value(Secret::new("x".into()))).expect("there").reveal(), "x");
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (pipe, file, link) =
+            (folder.path().join("p.toml"), folder.path().join("f.toml"), folder.path().join("l.toml"));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::from(0o600)).expect("a pipe");
+        std::fs::write(&file, "window = \"1m\"").expect("writable");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        assert_eq!(read_regular(&link).expect("a regular file behind it"), b"window = \"1m\"");
+        let problem = |path: &Path| read_regular(path).expect_err("refused").to_string();
+        assert_eq!(problem(&pipe), "it is a pipe, not a regular file");
+        assert_eq!(problem(Path::new("/dev/zero")), "it is a device, not a regular file");
+        assert_eq!(problem(folder.path()), "it is a directory, not a regular file");
+        // Wherever a pipeline names it.
+        let environment = Environment::fixed([], 1000, |_| false);
+        let said = |text: &str| {
+            let file = PipelineFile { name: "x.toml".into(), text: text.into(), directory: folder.path().into() };
+            crate::pipeline::plan::Plan::load(&[file], &environment).expect_err("refused").to_string()
+        };
+        assert!(PipelineFile::read_given(&pipe).expect_err("refused").to_string().contains("it is a pipe"));
+        assert!(said("include = [\"p.toml\"]").contains("it is a pipe"));
+        let socket = "[sources.a]\ntype = \"socket\"\nlisten = [\"udp:127.0.0.1:1\"]\nmapping_file = \"p.toml\"";
+        assert!(said(socket).contains("it is a pipe"), "{}", said(socket));
     }
 
     #[test]
