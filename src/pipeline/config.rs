@@ -4,7 +4,7 @@
 //! include belongs to it (`include`); the tables and their keys stand in `tables.rs`. Invariant: what
 //! could not be read is in the diagnostics and missing from the result; the rest is still there to be checked.
 
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::forms::LeafWritten;
 use super::include::{self, Merged};
 use super::paths::{is_given_open, read_regular};
@@ -127,7 +127,7 @@ pub(super) fn read(
     let Merged { top, mut single, sources, events, pairs, metrics, widgets, panels, rules, tests } = merged;
     let reader = TableReader::new("[top level]".into(), PREFIX.into(), home.clone(), top, &overrides, errors);
     let tables: Vec<&str> = [FileTable::KEYS, &include::SINGLE, &include::NAMED].concat();
-    let top = TopTable::open(reader, &tables);
+    let top = TopTable::open(reader.with_keys_of("labels"), &tables);
 
     let mut open = |name: &str, errors: &mut Diagnostics| {
         let node = single.remove(name);
@@ -188,6 +188,11 @@ pub(super) fn read(
                 .note("a key's variable is its path in capitals with \"__\" between, as in HYDROGRAPH_HTTP__LISTEN"),
         );
     }
+    for variable in overrides.misspelt() {
+        let message = format!("environment variable {variable} names no key of the pipeline and changes nothing");
+        let warning = Diagnostic { severity: Severity::Warning, ..Diagnostic::bare(message) };
+        errors.push(warning.nearest_only(&variable[PREFIX.len()..], TopTable::KEYS.iter().copied()));
+    }
     Some(config)
 }
 
@@ -227,6 +232,7 @@ fn open_widget(mut reader: TableReader<'_>) -> Vec<Named<LeafWritten>> {
 }
 
 fn open_source(reader: TableReader<'_>) -> Option<SourceTable> {
+    let reader = reader.with_keys_of("labels");
     let (kind, place) = match reader.peek("type").map(|entry| &entry.node) {
         Some(Node { kind: NodeKind::Text { text, .. }, place }) => (text.clone(), place.clone()),
         Some(other) => {

@@ -175,6 +175,25 @@ pub(super) struct Overrides<'a> {
 
 pub(super) const PREFIX: &str = "HYDROGRAPH_";
 
+/// Variables of this prefix that name no key and mean something: to the verbs, to tests, to benchmarks.
+const OTHERS: [&str; 12] = [
+    "URL",
+    "TOKEN_FILE",
+    "BLESS",
+    "EVENTS",
+    "FUZZ",
+    "KILLS",
+    "LONG_LABELS",
+    "PANICS",
+    "SEED",
+    "SKIPS",
+    "TAGS",
+    "TRIALS",
+];
+
+/// What such variables begin with; the last two are what Kubernetes sets for a service of that name.
+const OTHERS_BEGIN: [&str; 4] = ["TEST_", "BENCH_", "SERVICE_", "PORT"];
+
 impl<'a> Overrides<'a> {
     pub(super) fn new(variables: &'a BTreeMap<String, String>) -> Overrides<'a> {
         Overrides { variables, used: RefCell::default() }
@@ -199,6 +218,25 @@ impl<'a> Overrides<'a> {
         let place = Place { variable: Some(variable.into()), ..table.clone() };
         let kind = NodeKind::Text { text: value.clone(), whole: true, literal: false };
         Some(Node { kind, place })
+    }
+
+    /// Variables of the keys of a table that is free to have any, `HYDROGRAPH_LABELS__REGION`: the key in capitals, and
+    /// the value.
+    fn take_all(&self, table: &str, place: &Place) -> Vec<(String, Node)> {
+        let prefix = format!("{table}__");
+        let of_table =
+            self.variables.keys().filter_map(|name| name.strip_prefix(&prefix).filter(|key| !key.is_empty()));
+        of_table.filter_map(|key| Some((key.to_owned(), self.take(&format!("{prefix}{key}"), place)?))).collect()
+    }
+
+    /// Variables without `__` that no key asked for and nobody else does.
+    pub(super) fn misspelt(&self) -> Vec<String> {
+        let used = self.used.borrow();
+        let is_misspelt = |name: &&String| {
+            let key = name.strip_prefix(PREFIX).filter(|key| !key.contains("__") && !used.contains(*name));
+            key.is_some_and(|key| !OTHERS.contains(&key) && !OTHERS_BEGIN.iter().any(|begin| key.starts_with(begin)))
+        };
+        self.variables.keys().filter(is_misspelt).cloned().collect()
     }
 
     /// Variables with `__` that no key asked for.
@@ -251,6 +289,37 @@ impl<'a> TableReader<'a> {
                 None
             }
         }
+    }
+
+    /// Lets variables say single keys of a table in this one whose keys are free, as `HYDROGRAPH_LABELS__REGION` does of
+    /// `labels`; a key that the file does not have is written in small letters. A variable of the whole table replaces it.
+    pub(super) fn with_keys_of(mut self, table: &str) -> TableReader<'a> {
+        let variable = Overrides::variable(&self.variable, table);
+        if self.overrides.variables.contains_key(&variable) {
+            return self;
+        }
+        let said = self.overrides.take_all(&variable, &self.place);
+        if said.is_empty() {
+            return self;
+        }
+        if !self.rest.iter().any(|entry| entry.key == table) {
+            let node = Node { kind: NodeKind::Table(Vec::new()), place: self.place.clone() };
+            self.rest.push(Entry { key: table.to_owned(), key_place: self.place.clone(), node });
+        }
+        let entry = self.rest.iter_mut().find(|entry| entry.key == table).expect("it was added");
+        if let NodeKind::Table(entries) = &mut entry.node.kind {
+            for (key, node) in said {
+                let is_meant = |entry: &&mut Entry| Overrides::variable(PREFIX, &entry.key) == format!("{PREFIX}{key}");
+                match entries.iter_mut().find(is_meant) {
+                    Some(entry) => entry.node = node,
+                    None => {
+                        let key_place = node.place.clone();
+                        entries.push(Entry { key: key.to_ascii_lowercase(), key_place, node });
+                    }
+                }
+            }
+        }
+        self
     }
 
     /// Looks at a key without taking it.

@@ -229,6 +229,19 @@ fn variables_override_and_fill_in() {
     assert!(said.contains("environment variable REGION is not set"), "{said}");
     let said = load_with("", &[("HYDROGRAPH_HTTP__LISTN", "x")]).expect_err("misspelt").to_string();
     assert!(said.contains("HYDROGRAPH_HTTP__LISTN names no key"), "{said}");
+    let labels = [("REGION", "us"), ("HYDROGRAPH_LABELS__REGION", "eu"), ("HYDROGRAPH_LABELS__RACK", "7")];
+    let own = [("HYDROGRAPH_SOURCES__MY_APP__LABELS__TIER", "a=b")];
+    let p = load_with(text, &[&labels[..], &own].concat()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(p.labels, [("rack", "7"), ("region", "eu")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+    assert_eq!(p.sources[1].labels, [("tier".to_owned(), "a=b".to_owned())]);
+    let both = [("HYDROGRAPH_LABELS", "a=b"), ("HYDROGRAPH_LABELS__REGION", "eu")];
+    let said = load_with("", &both).expect_err("one of both is not looked at").to_string();
+    assert!(said.contains("HYDROGRAPH_LABELS__REGION names no key"), "{said}");
+    let known = [("HYDROGRAPH_URL", "x"), ("HYDROGRAPH_TEST_TOOLS", "x"), ("HYDROGRAPH_PORT_8125_UDP", "x")];
+    assert!(load_with("", &known).unwrap_or_else(|e| panic!("{e}")).warnings.is_empty());
+    let warned = load_with("", &[("HYDROGRAPH_WINDO", "15s")]).unwrap_or_else(|e| panic!("{e}")).warnings.to_string();
+    assert!(warned.contains("warning: environment variable HYDROGRAPH_WINDO names no key"), "{warned}");
+    assert!(warned.contains("did you mean \"window\"?"), "{warned}");
     let said = load_with("", &[("HYDROGRAPH_SLICE", "x")]).expect_err("no duration").to_string();
     assert!(said.contains("--> environment variable HYDROGRAPH_SLICE"), "{said}");
 }
