@@ -22,6 +22,7 @@ mod show;
 mod signals;
 mod tap;
 mod test;
+mod watched;
 mod wiring;
 
 use clap::{Args, Parser, Subcommand};

@@ -3,6 +3,7 @@
 //! In: checked arguments. Out: how it ended. Invariant: `run` installs signals before it opens anything.
 
 use super::run::{Running, StartError, Stopped};
+use super::watched::ReadFiles;
 use super::{Exit, check, init};
 use crate::event::SystemClock;
 use crate::http::{Backend, IndexData, Listener, Server, Tokens, bind, report_laws, tokens_of};
@@ -10,10 +11,8 @@ use crate::pipeline::paths::Environment;
 use crate::pipeline::plan::{self, Plan};
 use crate::pipeline::{Loader, Pipeline};
 use crate::store::StoreError;
-use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +30,10 @@ pub(super) fn run(files: &[PathBuf], watches: bool, accept: Vec<String>) -> anyh
 /// With [`StartError::Configuration`] for files that say something wrong, which is exit code 78.
 fn start(files: &[PathBuf], accept: Vec<String>) -> Result<Box<dyn Running>, StartError> {
     let environment = Environment::of_process();
+    let read_files = Arc::new(ReadFiles::default());
     let read = {
-        let (files, environment) = (files.to_vec(), environment.clone());
-        move || if files.is_empty() { Plan::built_in(&environment) } else { check::load(&files, &environment) }
+        let (files, environment, read_files) = (files.to_vec(), environment.clone(), Arc::clone(&read_files));
+        move || read_files.load(&files, &environment)
     };
     let plan = read().map_err(|errors| StartError::Configuration(errors.to_string()))?;
     let plan = Plan { accept, ..plan };
@@ -44,7 +44,7 @@ fn start(files: &[PathBuf], accept: Vec<String>) -> Result<Box<dyn Running>, Sta
     let tokens = tokens_of(&plan).map_err(|error| StartError::Configuration(error.to_string()))?;
     let bound = plan.http.listen.iter().map(|address| bind(address, &environment)).collect::<Result<_, _>>();
     let listeners = bound.map_err(|error| StartError::Other(error.into()))?;
-    serve(plan, &environment, listeners, tokens, files, Some(Box::new(read)))
+    serve(plan, &environment, listeners, tokens, read_files, Some(Box::new(read)))
 }
 
 /// Starts a plan without a token and without files to reload.
@@ -56,7 +56,7 @@ pub(super) fn start_plan(
     environment: &Environment,
     listeners: Vec<Listener>,
 ) -> Result<Box<dyn Running>, StartError> {
-    serve(plan, environment, listeners, Tokens::default(), &[], None)
+    serve(plan, environment, listeners, Tokens::default(), Arc::default(), None)
 }
 
 fn serve(
@@ -64,7 +64,7 @@ fn serve(
     environment: &Environment,
     listeners: Vec<Listener>,
     tokens: Tokens,
-    files: &[PathBuf],
+    read_files: Arc<ReadFiles>,
     loader: Option<Loader>,
 ) -> Result<Box<dyn Running>, StartError> {
     let pipeline = Pipeline::start_plan(plan, environment, Arc::new(SystemClock)).map_err(start_error)?;
@@ -73,7 +73,7 @@ fn serve(
     }
     let server = Server::start(pipeline.clone(), listeners, tokens, environment.clone());
     let server = server.map_err(|error| StartError::Other(error.into()))?;
-    Ok(Box::new(Started { pipeline, server, files: files.to_vec() }))
+    Ok(Box::new(Started { pipeline, server, read_files }))
 }
 
 /// What the pipeline file asks and its store refuses is a wrong configuration; everything else is the world's.
@@ -92,7 +92,7 @@ fn start_error(error: crate::pipeline::StartError) -> StartError {
 struct Started {
     pipeline: Pipeline,
     server: Server,
-    files: Vec<PathBuf>,
+    read_files: Arc<ReadFiles>,
 }
 
 /// How the verbs get past a token: its file, or, where it came from the environment, a file that holds it.
@@ -108,21 +108,6 @@ fn token_option(token: Option<&plan::Token>) -> String {
                 false => format!("--token-file '{}' ", path.replace('\'', r"'\''")),
             }
         }
-    }
-}
-
-/// Hashes when each file of some directories was written, and how long it is.
-fn stamp_directory(directory: &Path, hasher: &mut DefaultHasher) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    let is_read = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "toml" || extension == "yml" || extension == "yaml")
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_read).collect();
-    paths.sort_unstable();
-    for path in paths {
-        let metadata = std::fs::metadata(&path).ok();
-        let written = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
-        (path, written, metadata.map(|metadata| metadata.len())).hash(hasher);
     }
 }
 
@@ -147,14 +132,8 @@ impl Running for Started {
         token_option(self.pipeline.plan().http.token.as_ref())
     }
 
-    /// What a file includes mostly stands beside it, so that whole directories are looked at.
     fn files_stamp(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        let parent =
-            |file: &PathBuf| file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-        let directories: BTreeSet<PathBuf> = self.files.iter().map(parent).collect();
-        directories.iter().for_each(|directory| stamp_directory(directory, &mut hasher));
-        hasher.finish()
+        self.read_files.stamp()
     }
 
     fn stop(mut self: Box<Self>) -> anyhow::Result<Stopped> {
