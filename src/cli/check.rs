@@ -411,6 +411,31 @@ mod tests {
         golden("check-wrong.txt", &errors.to_string());
     }
 
+    /// What the README shows is what this program does: both of its files pass, alone and as one, with the tests in them,
+    /// and `check` prints the lines it shows.
+    #[test]
+    fn the_files_of_the_readme_pass_and_print_what_it_shows() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        let readme = std::fs::read_to_string(path).expect("readable");
+        let files: Vec<&str> =
+            readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("first")).collect();
+        assert_eq!(files.len(), 2);
+        let plan = |text: &str| {
+            let file = PipelineFile { name: "shop.toml".into(), text: text.into(), directory: PathBuf::new() };
+            Plan::load(&[file], &quiet()).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+        };
+        let shown = show(&plan(files[0]));
+        let printed = readme.split("prints the plan (shortened here):\n\n```text\n").nth(1).expect("there");
+        for line in printed.split("```").next().expect("first").lines().filter(|line| *line != "…") {
+            assert!(shown.lines().any(|known| known.trim_end() == line), "{line:?} is not in\n{shown}");
+        }
+        plan(files[1]);
+        let whole = plan(&files.concat());
+        let read = |_: &Path| -> Result<Plan, Diagnostics> { unreachable!("no test reloads") };
+        let reports = crate::pipeline::rehearsal::rehearse(&whole, &read);
+        assert!(!reports.is_empty() && reports.iter().all(|report| report.is_ok()), "{reports:#?}");
+    }
+
     #[test]
     fn unreadable_files_are_named() {
         let errors = check(&["/no/such.toml".into()], &quiet()).expect_err("not there");
