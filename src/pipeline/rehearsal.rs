@@ -18,7 +18,7 @@ use super::plan::{Plan, SourceKind, SourcePlan, TestAction, TestExpect, TestInpu
 use super::reload::ReloadError;
 use super::running::series_name;
 use super::value::show_duration;
-use crate::event::{Clock, ManualClock, SourceIndex, Timestamp};
+use crate::event::{Clock, ManualClock, SliceWidth, SourceIndex, Timestamp};
 use crate::query::{DataError, EvalError, Expression, Value};
 use crate::store::{LedgerPath, MEMORY_BYTES, StoreError};
 use std::borrow::Cow;
@@ -244,10 +244,19 @@ impl<'p> Stage<'p> {
     }
 }
 
+/// The time at which an expectation is asked. One on an edge is an expression like any other, and sees what came before
+/// (Q1). Inside a slice there is no edge to see anything from: what was committed by then is told as of the slice's end,
+/// as it will be if nothing more comes.
+fn asked_at(at: i64, width: SliceWidth) -> Timestamp {
+    let slice = width.slice_of(Timestamp(at));
+    let begin = width.start(slice);
+    if begin.0 == at { begin } else { width.end(slice) }
+}
+
 /// Whether an expectation holds now.
 fn check(expect: &TestExpect, process: &Process) -> Result<Option<Failure>, Stopped> {
     let expression = Expression::parse(&expect.expr).expect("the plan has parsed it");
-    let at = Timestamp(expect.at);
+    let at = asked_at(expect.at, process.slice_width());
     let value = match process.evaluate(&expression, at)? {
         Ok(value) => Ok(values(value)),
         Err(error) => Err(error.to_string()),

@@ -173,6 +173,11 @@ impl Process {
         self.actor.store().pairs_due()
     }
 
+    /// The width of its slices.
+    pub(super) fn slice_width(&self) -> SliceWidth {
+        self.slice
+    }
+
     /// An expression at a time, over the newest commit.
     pub(super) fn evaluate(&self, expression: &Expression, at: Timestamp) -> Result<Evaluated, Stopped> {
         let world = self.worlds.world_for(&[Asked { expression, start: at, end: at }])?;

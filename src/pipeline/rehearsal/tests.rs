@@ -123,9 +123,28 @@ fn an_expectation_sees_what_came_before_the_edge_of_its_slice() {
     let expect = r#"
         { at = "9s", expr = "orders_total", absent = true },
         { at = "10s", expr = "orders_total", value = 1 },
-        { at = "19s", expr = "orders_total", value = 1 },
         { at = "20s", expr = "orders_total", value = 2 },
         { at = "20s", expr = "revenue", value = 6 }"#;
+    passes(input, expect);
+}
+
+#[test]
+fn q1_an_expectation_inside_a_slice_sees_what_was_committed_by_then() {
+    let input = r#"
+        { at = "0s", line = '{"event":"order","shop":"a","total":5,"took":2}' },
+        { at = "6s", line = '{"event":"order","shop":"a","total":6}' },
+        { at = "12s", line = '{"event":"order","shop":"a","total":7}' },
+        { at = "12s", restart = "kill" }"#;
+    let expect = r#"
+        { at = "5s", expr = "orders_total{shop='a'}", value = 1 },
+        { at = "5s", expr = "increase(orders_total[10s])", value = 1 },
+        { at = "5s", expr = "revenue", value = 5 },
+        { at = "5s", expr = "took_seconds_sum", value = 2 },
+        { at = "5s", expr = "orders_recent", absent = true },
+        { at = "9s", expr = "orders_total", value = 2 },
+        { at = "11s", expr = "orders_total", value = 2 },
+        { at = "11s", expr = "orders_recent", value = 2 },
+        { at = "15s", expr = "orders_total", value = 2 }"#;
     passes(input, expect);
 }
 
