@@ -246,7 +246,7 @@ impl Graph {
             constant.push(key.as_str(), value.as_str());
         }
         let constant = constant.build().map_err(|reason| StartError::Rules(reason.to_string()))?;
-        let table = Arc::new(SeriesTable::new(plan.limits.of_table(), constant));
+        let table = Arc::new(SeriesTable::new(plan.limits.of_table(), constant.clone()));
         let roster = Roster::new(&plan);
         let mut listeners = Listeners::bind(&plan, &roster, environment)?;
         let cells = usize::try_from(plan.limits.cells).unwrap_or(usize::MAX);
@@ -258,6 +258,7 @@ impl Graph {
         let worlds = Arc::new(Worlds::new(view.clone(), ledger.reader()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shard_count = cores.clamp(1, 64);
+        worlds.declare(rules.declared(), constant, now);
         pin_declared(&rules.declared(), &rules, &table);
         holds::declare(&plan, &rules);
         let recent = Arc::new(RecentRejects::new());

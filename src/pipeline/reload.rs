@@ -131,6 +131,7 @@ impl Graph {
         if took_over.recv_timeout(PART_WAIT).is_err() {
             tracing::warn!("the store takes the reload over when it comes to it");
         }
+        self.worlds.declare(declared.iter().cloned(), self.constant_labels(), self.clock.wall());
         scrape.reload(ScrapePlan { created, declared, constant_labels: self.constant_labels(), bytes_max });
         if let Some(prepared) = prepared {
             report.others.extend(prepared.changed);

@@ -215,6 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn a_declared_series_without_labels_is_0_in_widgets_as_in_the_first_scrape() {
+        let text = "name = \"w\"\nlabels = { region = \"eu\" }\n[store]\npath = \":memory:\"\nmax_size = \"64MiB\"\n\
+                    [metrics.x_total]\ntype = \"counter\"\nhelp = \"X\"\n[metrics.y_total]\ntype = \"counter\"\nhelp = \"Y\"\n\
+                    labels = [\"who\"]\n[metrics.z]\ntype = \"gauge\"\nhelp = \"Z\"\n\
+                    [widgets.w]\nx = \"sum(x_total{region='eu'})\"\ny = \"sum(y_total)\"\nz = \"sum(z)\"\n";
+        let environment = Environment::fixed([], 1000, |_| false);
+        let pipeline = Pipeline::builder().environment(environment).text(text).start().expect("starts");
+        assert_eq!(pipeline.widget("w", None).expect("is there"), json!({"x": 0.0, "y": null, "z": null}));
+    }
+
+    #[test]
     fn what_meets_the_same_bound_again_is_not_told_to_come_again() {
         for error in [
             EvalError::TooManySeries { limit: 1 },

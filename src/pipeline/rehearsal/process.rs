@@ -7,7 +7,7 @@
 use super::{Evaluated, Stopped};
 use crate::delta::SeriesTable;
 use crate::delta::epoch::{SealSink, ShardPort};
-use crate::event::{Clock, LabelsBuilder, ManualClock, ShardIndex, SliceWidth, SourceIndex, Timestamp};
+use crate::event::{Clock, Labels, LabelsBuilder, ManualClock, ShardIndex, SliceWidth, SourceIndex, Timestamp};
 use crate::pipeline::graph::{acceptance, pin_declared, store_limits};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::recording::{constant_names, recorded};
@@ -38,6 +38,8 @@ pub(super) struct Process {
     table: Arc<SeriesTable>,
     roster: Roster,
     worlds: Arc<Worlds>,
+    /// Labels on every series: they cannot change without a restart.
+    constant: Labels,
     recorder: Recorder,
     slice: SliceWidth,
     notes: Vec<String>,
@@ -53,12 +55,13 @@ impl Process {
             constant.push(key.as_str(), value.as_str());
         }
         let constant = constant.build().map_err(|reason| Stopped::Rules(reason.to_string()))?;
-        let table = Arc::new(SeriesTable::new(plan.limits.of_table(), constant));
+        let table = Arc::new(SeriesTable::new(plan.limits.of_table(), constant.clone()));
         let cells = usize::try_from(plan.limits.cells).unwrap_or(usize::MAX);
         let (fold, view) = view(Arc::clone(&table), plan.slice, cells);
         let ledger = Ledger::open(&LedgerConfig::new(disk.clone(), plan.slice.nanos()), now)?;
         let worlds = Arc::new(Worlds::new(view, ledger.reader()));
         let roster = Roster::new(plan);
+        worlds.declare(rules.declared(), constant.clone(), now);
         pin_declared(&rules.declared(), &rules, &table);
         let (sources, limits) = (roster.codecs(), store_limits(plan));
         let mut store = Store::recover(ledger, Box::new(fold), Arc::clone(&table), &rules, sources, limits, 1, now)?;
@@ -86,6 +89,7 @@ impl Process {
             table,
             roster,
             worlds,
+            constant,
             recorder,
             slice,
             notes: Vec::new(),
@@ -112,6 +116,7 @@ impl Process {
         assert!(is_taken, "the shard is there as long as its process");
         self.shard.turn(now);
         pin_declared(newly_declared(&redeclared), &redeclared.rules, &self.table);
+        self.worlds.declare(redeclared.rules.declared(), self.constant.clone(), now);
         self.recorder.replace(recorded, plan.accept_late);
         (self.rules, self.roster) = (redeclared.rules, roster);
         Ok(())

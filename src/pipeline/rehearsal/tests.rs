@@ -149,6 +149,72 @@ fn q1_an_expectation_inside_a_slice_sees_what_was_committed_by_then() {
 }
 
 #[test]
+fn a_declared_series_without_labels_is_0_from_the_start_as_a_scrape_shows_it() {
+    let input = r#"
+        { at = "31s", line = '{"event":"order","shop":"a","total":5,"took":0.2}' },
+        { at = "32s", line = "failures:1|c" }"#;
+    let head = format!("{HEAD}\n{ZEROS}");
+    let expect = r#"
+        { at = "0s", expr = "failures_total", value = 0 },
+        { at = "20s", expr = "failures_total", value = 0 },
+        { at = "20s", expr = "failures_total{shop='a'}", absent = true },
+        { at = "20s", expr = "{__name__=~'failures_t.*'}", value = 0 },
+        { at = "20s", expr = "rate(failures_total[20s])", value = 0 },
+        { at = "20s", expr = "count_over_time(failures_total[20s])", value = 2 },
+        { at = "20s", expr = "took_seconds_count", value = 0 },
+        { at = "20s", expr = "took_seconds_sum", value = 0 },
+        { at = "20s", expr = "took_seconds{quantile='0.5'}", value = nan },
+        { at = "20s", expr = "sizes_bytes_bucket{le='10.0'}", value = 0 },
+        { at = "20s", expr = "visitors", value = 0 },
+        { at = "20s", expr = "visits_expired_total", value = 0 },
+        { at = "20s", expr = "orders_total", absent = true },
+        { at = "20s", expr = "visits_open", absent = true },
+        { at = "20s", expr = "failures_a_second", value = 0 },
+        { at = "40s", expr = "failures_total", value = 1 },
+        { at = "40s", expr = "failures_total offset 20s", value = 0 },
+        { at = "40s", expr = "took_seconds_count offset 20s", value = 0 },
+        { at = "40s", expr = "took_seconds_count", value = 1 },
+        { at = "40s", expr = "failures_total / on() sum(orders_total)", value = 1 }"#;
+    let reports = rehearse(&plan(&head, input, expect), &nothing);
+    assert!(reports[0].is_ok(), "{reports:#?}");
+}
+
+#[test]
+fn r1_a_reload_says_which_series_are_0_from_then_on() {
+    let other = format!("{HEAD}\n{ZEROS}");
+    let input = r#"{ at = "15s", reload = "other.toml" }"#;
+    let expect = r#"
+        { at = "10s", expr = "failures_total", absent = true },
+        { at = "10s", expr = "visits_expired_total", value = 0 },
+        { at = "30s", expr = "failures_total", value = 0 },
+        { at = "30s", expr = "failures_total @ 10", value = 0 },
+        { at = "30s", expr = "failures_total @ 0", absent = true },
+        { at = "30s", expr = "visits_expired_total @ 0", value = 0 }"#;
+    let report = with_other(&other, input, expect);
+    assert!(report.is_ok(), "{report:#?}");
+}
+
+const ZEROS: &str = r#"
+    [metrics.failures_total]
+    type = "counter"
+    help = "Failures"
+
+    [metrics.sizes_bytes]
+    type = "histogram"
+    buckets = [10, 20]
+    help = "Sizes"
+
+    [metrics.visitors]
+    type = "set"
+    help = "Visitors"
+
+    [metrics.failures_a_second]
+    type = "gauge"
+    help = "Of the last minute"
+    from = { expr = "sum(rate(failures_total[1m]))" }
+"#;
+
+#[test]
 fn what_is_refused_or_dropped_is_noted() {
     let input = r#"
         { at = "1s", line = '{"event":"order","shop":"a"}' },

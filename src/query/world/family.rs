@@ -4,6 +4,7 @@
 //! id; a total of the past is the total less what later slices added (Q1).
 
 use super::column::{self, Column, Found};
+use super::declared::{ZERO, Zero};
 use super::overlay::Overlay;
 use crate::event::{Kind, Labels, Metric, SeriesId, Timestamp};
 use crate::query::data::{DataError, DistributionTotals, Need, Rows, SeriesRows, Span, Visit};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct Family {
     pub(super) metric: Arc<Metric>,
     pub(super) series: Vec<Member>,
+    /// Stands for the only series that there can be, until there is one.
+    pub(super) zero: Option<Zero>,
     /// Those of `series`.
     pub(super) ids: Arc<Vec<SeriesId>>,
     /// See [`Found::list`].
@@ -86,6 +89,10 @@ impl Family {
         };
         let mut rows = column::RowBuffers::default();
         for (place, id) in ids.iter().enumerate() {
+            if let (ZERO, Some(zero)) = (*id, &self.zero) {
+                zero.read(place, self.metric.kind, visit)?;
+                continue;
+            }
             let Ok(at) = self.ids.binary_search(id) else { continue };
             let member = &self.series[at];
             let found = Found { id: *id, list: self.list, place: at };

@@ -4,6 +4,7 @@
 //! so that a name that can be asked can be named here.
 
 use super::Worlds;
+use super::declared::Declared;
 use super::probe::Probe;
 use crate::event::{Metric, SeriesId};
 use crate::query::matcher::Matcher;
@@ -31,7 +32,7 @@ impl Worlds {
             return Err(format!("`{}` tells parts of a distribution apart, which is one series", matcher.name()));
         }
         let view = self.view();
-        let probe = Probe::new(view);
+        let probe = Probe::new(view, &Declared::default());
         let metrics: BTreeMap<u32, Arc<Metric>> =
             targets(&probe, selector).into_iter().map(|target| (target.metric.id.0, target.metric)).collect();
         let is_match = |matcher: &Matcher, value: Option<&str>| matcher.accepts(value.unwrap_or(""));

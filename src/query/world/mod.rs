@@ -7,6 +7,7 @@
 //! copying and never for decoding; columns are bounded by [`COLUMN_BYTES_MAX`] and the least recently used go first.
 
 mod column;
+mod declared;
 mod family;
 mod matching;
 mod overlay;
@@ -22,12 +23,13 @@ use crate::store::{SliceRow, StoreError, StoreReader};
 use crate::view::View;
 use crate::view::read::{Totals, TotalsRow};
 use column::{Column, Decoding};
+use declared::{Declared, ZERO};
 use family::{Family, Member};
 pub use matching::Meant;
 use overlay::Overlay;
 use probe::Probe;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +50,7 @@ const FOLD_TRIES: usize = 20;
 pub struct Worlds {
     view: View,
     reader: StoreReader,
+    declared: Mutex<Arc<Declared>>,
     cache: Mutex<Cache>,
 }
 
@@ -103,6 +106,7 @@ pub struct Asked<'e> {
 pub struct World<'w> {
     worlds: &'w Worlds,
     commit: CommitId,
+    declared: Arc<Declared>,
     families: HashMap<u32, Family>,
     overlay: Overlay,
 }
@@ -110,7 +114,18 @@ pub struct World<'w> {
 impl Worlds {
     /// Worlds of a pipeline.
     pub fn new(view: View, reader: StoreReader) -> Worlds {
-        Worlds { view, reader, cache: Mutex::default() }
+        Worlds { view, reader, declared: Mutex::default(), cache: Mutex::default() }
+    }
+
+    /// Takes over which metrics are declared, at the start and with every reload: those without labels of their own count 0
+    /// from then on, as a scrape shows them. `constant` stand on every series.
+    pub fn declare(&self, metrics: impl IntoIterator<Item = Arc<Metric>>, constant: Labels, now: Timestamp) {
+        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        *declared = Arc::new(declared.followed_by(metrics, constant, self.view.slice_width(), now));
+    }
+
+    fn declared(&self) -> Arc<Declared> {
+        Arc::clone(&self.declared.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The view they are made from.
@@ -127,7 +142,8 @@ impl Worlds {
     /// # Errors
     /// When the file cannot be read, or commits follow each other faster than they can be read.
     pub fn world_for(&self, asked: &[Asked<'_>]) -> Result<World<'_>, DataError> {
-        let probe = Probe::new(&self.view);
+        let declared = self.declared();
+        let probe = Probe::new(&self.view, &declared);
         let width = self.view.slice_width();
         let mut wants = Vec::new();
         for Asked { expression, start, end } in asked {
@@ -144,7 +160,7 @@ impl Worlds {
                 Want { metric, from }
             }));
         }
-        self.world(&wants)
+        self.world(&wants, declared)
     }
 
     /// Slices of a range that hold anything, with the newest commit that touched each.
@@ -155,7 +171,7 @@ impl Worlds {
         self.reader.snapshot(|snapshot| snapshot.slices(range)).map_err(failed)
     }
 
-    fn world(&self, wants: &[Want]) -> Result<World<'_>, DataError> {
+    fn world(&self, wants: &[Want], declared: Arc<Declared>) -> Result<World<'_>, DataError> {
         let mut spans: BTreeMap<u32, (Arc<Metric>, Slice)> = BTreeMap::new();
         for want in wants {
             let entry = spans.entry(want.metric.id.0).or_insert_with(|| (Arc::clone(&want.metric), want.from));
@@ -163,7 +179,7 @@ impl Worlds {
         }
         for _ in 0..FOLD_TRIES {
             // The view is read first and costs more: the snapshot then only has to show the same commit.
-            let Some((commit, mut families)) = self.view.consistent(|| self.families(&spans)) else {
+            let Some((commit, mut families)) = self.view.consistent(|| self.families(&spans, &declared)) else {
                 self.view.wait_for(CommitId(self.view.last_commit().0 + 1), FOLD_WAIT);
                 continue;
             };
@@ -196,7 +212,7 @@ impl Worlds {
                 Ok(copied) => {
                     self.decode(&mut families, copied).map_err(failed)?;
                     self.cache().trim();
-                    return Ok(World { worlds: self, commit, families, overlay: Overlay::default() });
+                    return Ok(World { worlds: self, commit, declared, families, overlay: Overlay::default() });
                 }
                 Err(newer) => {
                     self.view.wait_for(newer, FOLD_WAIT);
@@ -207,12 +223,14 @@ impl Worlds {
     }
 
     /// Members of the wanted metrics with their totals.
-    fn families(&self, spans: &BTreeMap<u32, (Arc<Metric>, Slice)>) -> HashMap<u32, Family> {
-        spans.values().map(|(metric, _)| (metric.id.0, self.family(metric))).collect()
+    fn families(&self, spans: &BTreeMap<u32, (Arc<Metric>, Slice)>, declared: &Declared) -> HashMap<u32, Family> {
+        spans.values().map(|(metric, _)| (metric.id.0, self.family(metric, declared))).collect()
     }
 
-    fn family(&self, metric: &Metric) -> Family {
+    fn family(&self, metric: &Metric, declared: &Declared) -> Family {
         let (family, _) = self.view.series_since(metric, 0, usize::MAX);
+        let zero = declared.zero(&family.metric);
+        let since = zero.as_ref().map_or(Timestamp(i64::MAX), |zero| zero.since);
         let bounds = family.metric.buckets.as_ref().map_or(0, |buckets| buckets.units.len());
         let mut series = Vec::with_capacity(family.series.len());
         let ids: Vec<SeriesId> = family.series.iter().map(|(id, _)| *id).collect();
@@ -242,7 +260,7 @@ impl Worlds {
                 Totals::None => (0, 0),
             };
             let resets = resets.into();
-            series.push(Member { id: place.0, labels, created: born, resets, last: seen, total, weight });
+            series.push(Member { id: place.0, labels, created: born.min(since), resets, last: seen, total, weight });
         });
         let ids: Vec<SeriesId> = series.iter().map(|member| member.id).collect();
         let (list, ids) = self.cache().list(family.metric.id.0, ids);
@@ -250,6 +268,7 @@ impl Worlds {
         Family {
             metric: family.metric,
             series,
+            zero,
             ids,
             list,
             version,
@@ -376,11 +395,15 @@ impl Data for World<'_> {
     }
 
     fn metric(&self, name: &str) -> Option<Arc<Metric>> {
-        self.overlay.metric(name).or_else(|| self.worlds.view.metric(name))
+        let known = self.overlay.metric(name).or_else(|| self.worlds.view.metric(name));
+        known.or_else(|| self.declared.metric(name).cloned())
     }
 
     fn metrics(&self) -> Vec<Arc<Metric>> {
-        self.worlds.view.metrics()
+        let mut metrics = self.worlds.view.metrics();
+        let known: HashSet<Arc<str>> = metrics.iter().map(|metric| Arc::clone(&metric.name)).collect();
+        metrics.extend(self.declared.metrics().filter(|metric| !known.contains(&metric.name)).cloned());
+        metrics
     }
 
     fn select(&self, metric: &Metric, matchers: &[Matcher]) -> Result<Arc<[SeriesId]>, DataError> {
@@ -388,6 +411,10 @@ impl Data for World<'_> {
             |labels: &Labels| matchers.iter().all(|matcher| matcher.accepts(labels.get(matcher.name()).unwrap_or("")));
         let mut found = match self.families.get(&metric.id.0) {
             None => Arc::from([]),
+            Some(Family { series, zero: Some(zero), .. }) if series.is_empty() => match zero.is_selected(is_match) {
+                true => Arc::from([ZERO]),
+                false => Arc::from([]),
+            },
             Some(family) => {
                 let key: Selection = (metric.id.0, matchers.into());
                 let stamp = (family.version, family.series.len());

@@ -3,6 +3,7 @@
 //! In: expressions. Out: the metrics they select. Owns: the list. Invariant: a metric that an evaluation over a real
 //! world reads was selected here, because names are resolved by the same code over the same metrics.
 
+use super::declared::Declared;
 use crate::event::{Metric, SeriesId, SliceWidth};
 use crate::query::data::{Data, DataError, Need, Span, Visit};
 use crate::query::matcher::Matcher;
@@ -18,8 +19,10 @@ pub(super) struct Probe<'v> {
 }
 
 impl<'v> Probe<'v> {
-    pub(super) fn new(view: &'v View) -> Probe<'v> {
-        let metrics = view.metrics().into_iter().map(|metric| (Arc::clone(&metric.name), metric)).collect();
+    pub(super) fn new(view: &'v View, declared: &Declared) -> Probe<'v> {
+        // What has had series is known by its own words.
+        let metrics = declared.metrics().cloned().chain(view.metrics());
+        let metrics = metrics.map(|metric| (Arc::clone(&metric.name), metric)).collect();
         Probe { view, metrics, selected: RefCell::default() }
     }
 
