@@ -7,6 +7,7 @@ use super::gauges::NewestSet;
 use crate::delta::EncodedPart;
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, Kind, Labels, Metric, MetricId, SeriesId, Slice, Slot, Timestamp};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A series as table `series` keeps it, with its place in this process.
@@ -107,9 +108,11 @@ pub trait Fold: Send {
     /// A series that left memory.
     fn forget(&mut self, id: SeriesId);
     /// The pipeline was reloaded (R2): these metrics are meant otherwise from here on, and those numbers belong to
-    /// metrics that are not shown any more. A fold that shows nothing has nothing to do.
-    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
+    /// metrics that are not shown any more. A fold that shows nothing has nothing to do. The blocks whose totals are
+    /// others by it: the next commit stores them, so that a restart finds them and not only what they were made of.
+    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) -> BTreeSet<u32> {
         let _ = (metrics, retired);
+        BTreeSet::new()
     }
     /// Other limits: so many sketch cells. A fold without sketches has nothing to do.
     fn set_cells(&mut self, cells_max: usize) {

@@ -1,4 +1,4 @@
-//! The file, byte by byte: format 3. Everything the store writes is encoded and checked here.
+//! The file, byte by byte: format 4. Everything the store writes is encoded and checked here.
 //!
 //! A store is one redb file. Integers are little-endian in values and **big-endian in keys**, so that redb's
 //! byte order is number order. *varint* is LEB128.
@@ -44,7 +44,8 @@
 //! Format 1 had neither `pairs` nor `recent`, and six manifests. A file of it is opened and becomes one of format 2 at
 //! once; before that nothing is lost that the older program would need.
 //! Format 2 had no resets in the rows of `totals`, whose blocks say their own version: such a file is opened, becomes one of
-//! format 3 at once, and its blocks are written anew as their turn comes.
+//! format 3 at once, and its blocks are written anew as their turn comes. Format 3 had no estimated buckets in them, and
+//! becomes one of format 4 in the same way.
 //!
 //! # Invariants
 //!
@@ -84,7 +85,7 @@ use redb::TableDefinition;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The format this program reads and writes.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 /// The oldest that it can turn into its own.
 pub(super) const VERSION_OLDEST: u32 = 1;
 /// Ids per row of `totals` and `base`.

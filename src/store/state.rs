@@ -87,6 +87,8 @@ pub struct Store {
     next_id: u32,
     /// True once a series left memory: then a new slot may be an old series.
     has_stored_only: bool,
+    /// Blocks of totals that a reload changed, until they are stored.
+    totals_due: BTreeSet<u32>,
     pending: Pending,
     attempt: Option<Attempt>,
     /// What was sealed and is not drained.
@@ -188,6 +190,7 @@ impl Store {
             ids,
             next_id,
             has_stored_only,
+            totals_due: BTreeSet::new(),
             pending: Pending::default(),
             attempt: None,
             lanes: Lanes::default(),
@@ -224,7 +227,8 @@ impl Store {
         self.pairs.set_lateness(reload.limits.lateness);
         self.laws.set_sources(reload.sources);
         self.limits = reload.limits;
-        self.fold.reload(&reload.metrics, &reload.retired);
+        let changed = self.fold.reload(&reload.metrics, &reload.retired);
+        self.totals_due.extend(changed);
         self.fold.set_cells(reload.cells);
     }
 
@@ -516,6 +520,7 @@ impl Store {
         let attempt = self.attempt.as_ref().expect("a commit is prepared");
         let resetting = Resetting { ids: &attempt.resets, at: attempt.time };
         let mut due: BTreeSet<u32> = attempt.resets.iter().map(|id| id.0 / BLOCK_SERIES).collect();
+        due.extend(&self.totals_due);
         due.extend(self.ledger.stalest_totals(blocks.div_ceil(TOTALS_SHARE)));
         for block in due {
             let stored = if self.has_stored_only { self.ledger.totals_block(block)? } else { None };
@@ -545,6 +550,7 @@ impl Store {
         batch.segment = self.step.as_ref();
         batch.expire = expire.as_ref();
         self.ledger.commit(&batch)?;
+        self.totals_due.clear();
         if self.step.take().is_some_and(|step| step.is_last()) {
             self.job = None;
         }

@@ -4,6 +4,7 @@
 //! states name each other; kinds are mixed among ids, but not within an array, so that a fold of one kind
 //! walks memory in order.
 
+use super::adopt::Unsettled;
 use super::reset::Resets;
 use super::state::{CounterState, DistributionState, GaugeState, Identity, SetState, StateRef};
 use crate::delta::PageVec;
@@ -25,6 +26,8 @@ pub(super) struct Chunk {
     pub(super) sets: Vec<SetState>,
     /// Earlier lives, by offset: of few series, so they stand beside (R3).
     pub(super) resets: BTreeMap<u16, Box<Resets>>,
+    /// Buckets to be estimated again when windows are there, by offset.
+    pub(super) unsettled: BTreeMap<u16, Box<Unsettled>>,
 }
 
 /// A state on its way into a chunk.
@@ -44,6 +47,7 @@ impl Chunk {
             distributions: PageVec::new(),
             sets: Vec::new(),
             resets: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
         }
     }
 
@@ -96,8 +100,14 @@ impl Chunk {
         })
     }
 
-    /// Every series has the totals it will get from the file.
+    /// Every series has the totals and the window it will get from the file.
     pub(super) fn settle(&mut self) {
+        for (offset, unsettled) in std::mem::take(&mut self.unsettled) {
+            if let Some(at) = self.index(Kind::Distribution, offset) {
+                let state = &mut self.distributions[at];
+                unsettled.settle(&mut state.totals, &state.window);
+            }
+        }
         for offset in 0..CHUNK_LEN as u16 {
             if let Some(identity) = self.identity_mut(offset) {
                 identity.awaits_totals = false;
@@ -121,6 +131,7 @@ impl Chunk {
     pub(super) fn remove(&mut self, offset: u16) -> Option<u32> {
         let metric = self.get(offset)?.identity().metric;
         self.resets.remove(&offset);
+        self.unsettled.remove(&offset);
         let place = std::mem::replace(&mut self.places[usize::from(offset)], ABSENT);
         let index = usize::from(place & (CHUNK_LEN as u16 - 1));
         let moved = match Kind::from_code((place >> INDEX_BITS) as u8)? {
@@ -148,8 +159,10 @@ impl Chunk {
     /// Bytes, its own included.
     pub(super) fn heap_bytes(&self) -> usize {
         let windows: usize = self.distributions.iter().map(|state| state.window.heap_bytes()).sum();
-        let totals =
-            |state: &DistributionState| state.totals.buckets.len() * size_of::<u128>() + state.totals.native_bytes();
+        let totals = |state: &DistributionState| {
+            let adopted = state.totals.adopted.as_ref().map_or(0, |adopted| adopted.heap_bytes());
+            state.totals.buckets.len() * size_of::<u128>() + state.totals.native_bytes() + adopted
+        };
         let buckets: usize = self.distributions.iter().map(totals).sum();
         let members: usize =
             self.sets.iter().flat_map(|state| &state.slices).map(|(_, set)| 40 + set.heap_bytes()).sum();

@@ -4,6 +4,7 @@
 //! time. Owned by the store's thread. Invariants: totals hold every row once; a window holds exactly the
 //! rows of the slices inside it; nothing is shown before it is durable (C3).
 
+use super::adopt::Shape;
 use super::chunk::{CHUNK_LEN, Chunk, State};
 use super::departed::Departed;
 use super::rows::{Pass, Place, Rule};
@@ -17,7 +18,7 @@ use crate::delta::part::Corrupt;
 use crate::event::{CommitId, Kind, Metric, MetricId, SeriesId, Slice, Slot, Timestamp};
 use crate::sketch::Digits;
 use crate::store::{Committed, Fold, NewestSet, Resetting, SeriesRow, TotalsBlock};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -85,15 +86,20 @@ impl ViewFold {
                 length: self.clock.length(metric.window_slices),
                 digits: metric.digits,
                 bounds: metric.buckets.as_ref().map(|buckets| Bounds::new(buckets)),
-                native: metric.expose.histogram.then_some(metric.scale.exponent()),
+                exponent: metric.scale.exponent(),
+                has_native: metric.expose.histogram,
             });
         }
     }
 
     /// The pipeline was reloaded: these metrics, which keep their numbers, may be shown in another way, cover
-    /// another window or count other buckets (R2). Buckets keep what old and new bounds have in common. A
+    /// another window or count other buckets (R2). Buckets keep what is known, and estimate the rest. A
     /// window of another length or of more digits begins anew with the next slice: its rows would have to be read back.
-    pub fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
+    /// The blocks whose totals it changed.
+    pub fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) -> BTreeSet<u32> {
+        let mut changed = BTreeSet::new();
+        // Per metric how many series hold estimates now.
+        let mut estimated: BTreeMap<u32, u64> = BTreeMap::new();
         self.shared.retire(metrics, retired);
         // Old rules of metrics whose series have to go over, so that all chunks are walked once.
         let mut old_rules: HashMap<u32, Rule> = HashMap::new();
@@ -111,15 +117,26 @@ impl ViewFold {
             self.shared.redeclare(metric);
         }
         if !old_rules.is_empty() {
-            for chunk in self.chunks.iter().flatten() {
+            for (block, chunk) in self.chunks.iter().enumerate() {
+                let Some(chunk) = chunk else { continue };
                 let chunk = &mut *lock(chunk);
+                // Only what recovery put there; a reload in between takes the first estimate.
+                chunk.unsettled.clear();
                 for state in &mut chunk.distributions {
                     let Some(old) = old_rules.get(&state.identity.metric) else { continue };
                     let rule = self.rules[state.identity.metric as usize].as_ref().expect("learned above");
-                    state.totals.adopt(old.bounds.as_ref(), rule.bounds.as_ref());
+                    let was = old.bounds.as_ref().map_or(&[][..], |bounds| &bounds.units);
+                    let is = rule.bounds.as_ref().map(|bounds| &*bounds.units);
+                    let shape = Shape::of(&state.totals, Some(&state.window), rule.exponent);
+                    if is.map_or(!was.is_empty(), |is| is != was) {
+                        state.totals.adopt(was, is, &shape);
+                        changed.insert(block as u32);
+                        if state.totals.has_estimates() {
+                            *estimated.entry(state.identity.metric).or_default() += 1;
+                        }
+                    }
                     if let Some(resets) = chunk.resets.get_mut(&state.identity.offset) {
-                        let units = old.bounds.as_ref().map_or(&[][..], |bounds| &bounds.units);
-                        resets.adopt(units, rule.bounds.as_ref());
+                        resets.adopt(was, is, &shape);
                     }
                     if rule.length == old.length && rule.digits < old.digits {
                         let before = state.window.sketch.heap_bytes();
@@ -132,7 +149,12 @@ impl ViewFold {
                 }
             }
         }
+        for (metric, series) in estimated {
+            let metric = self.redeclared.get(&metric).map_or("", |metric| &metric.name);
+            tracing::warn!(metric, series, "buckets of samples from before they were declared are estimated");
+        }
         self.shared.revision.fetch_add(1, Ordering::Release);
+        changed
     }
 
     fn chunk(&mut self, block: u32) -> Arc<Mutex<Chunk>> {
@@ -191,6 +213,8 @@ impl ViewFold {
                 let grown = restored.expect("a series returns as the kind it was");
                 self.restored_bytes.fetch_add(grown, Ordering::Relaxed);
                 departed.remove(block, offset);
+                // It is shown from now on: no better estimate may take anything back.
+                chunk.unsettled.remove(&offset);
             }
         }
         metric
@@ -417,8 +441,8 @@ impl Fold for ViewFold {
         idle
     }
 
-    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
-        ViewFold::reload(self, metrics, retired);
+    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) -> BTreeSet<u32> {
+        ViewFold::reload(self, metrics, retired)
     }
 
     fn set_cells(&mut self, cells_max: usize) {

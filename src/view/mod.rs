@@ -9,6 +9,7 @@
 //!
 //! Reading order: `state` (what is kept), `window` (what slides), `chunk`, [`ViewFold`], [`read`].
 
+mod adopt;
 mod chunk;
 mod departed;
 mod fold;

@@ -193,6 +193,13 @@ impl NativeTotals {
         out.negative.reverse();
     }
 
+    /// The least and the greatest magnitude of a key's bucket in base units; `None` is zero.
+    pub(super) fn magnitudes(&self, key: i16) -> Option<(f64, f64)> {
+        let edge = |index: i16| (f64::from(index) / f64::from(1u32 << (SCHEMA_MAX - self.lowered))).exp2();
+        let index = key.abs() - OFFSET;
+        (key != 0).then(|| (edge(index - 1), edge(index)))
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         size_of::<NativeTotals>() + self.keys.capacity() * 2 + self.weights.capacity() * 8
     }

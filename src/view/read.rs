@@ -97,6 +97,8 @@ pub struct DistributionValue {
     pub max: Option<i64>,
     /// Samples seen in the window.
     pub window_samples: u64,
+    /// Counts of its buckets hold samples from before their bounds were declared, which were estimated (R2).
+    pub estimated_buckets: bool,
     /// Resolution of the window.
     pub digits: Digits,
     /// Since when (S2).
@@ -195,6 +197,7 @@ fn distribution_value(state: &DistributionState) -> DistributionValue {
         min: has_samples.then_some(totals.min),
         max: has_samples.then_some(totals.max),
         window_samples: state.window.samples,
+        estimated_buckets: totals.has_estimates(),
         digits: state.window.sketch.digits(),
         created: Timestamp(state.identity.created),
         seen: Timestamp(state.identity.seen),
@@ -408,6 +411,7 @@ impl DistributionValue {
             min: None,
             max: None,
             window_samples: 0,
+            estimated_buckets: false,
             digits,
             created: Timestamp(0),
             seen: Timestamp(0),

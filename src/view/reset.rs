@@ -5,7 +5,7 @@
 //! value of any life. Invariants: earlier lives + the present totals = everything ever committed (C5); resets ascend in
 //! time; the file and memory are reset by the same function ([`StoredRow::reset`](super::totals::StoredRow::reset)).
 
-use super::state::Bounds;
+use super::adopt::{Ends, Kept, Shape, estimate};
 use super::totals::{Reader, Totals};
 use crate::delta::part::Corrupt;
 use crate::delta::varint::{put_i128 as put_signed, put_u128 as put};
@@ -64,15 +64,30 @@ impl Resets {
     }
 
     /// Goes over to a metric's present bounds, as totals do.
-    pub(super) fn adopt(&mut self, old: &[i64], new: Option<&Bounds>) {
+    pub(super) fn adopt(&mut self, old: &[i64], new: Option<&[i64]>, shape: &Shape) {
+        let new = new.unwrap_or(&[]);
+        if self.list.iter().all(|reset| reset.buckets.len() == old.len()) && new == old {
+            return;
+        }
+        // Life by life, so that no life has less than nothing in a bucket.
+        let mut before = Reset::default();
+        let mut sum = vec![0u128; new.len()];
         for reset in &mut self.list {
+            let weight = reset.weight.saturating_sub(before.weight);
             let is_whole = reset.buckets.len() == old.len();
-            reset.buckets = match new {
-                Some(new) if is_whole && *new.units == *old => continue,
-                Some(new) if is_whole => new.adopt(old, &reset.buckets),
-                Some(new) => new.adopt(&[], &[]),
-                None => Box::default(),
-            };
+            let mut highest = 0;
+            let known = old.iter().zip(&reset.buckets).enumerate().filter(|_| is_whole).map(|(at, (bound, count))| {
+                let count = count.saturating_sub(before.buckets.get(at).copied().unwrap_or(0));
+                highest = count.max(highest).min(weight);
+                Kept { bound: *bound, count: highest, at: weight, is_estimated: false }
+            });
+            let known: Vec<Kept> = known.collect();
+            // Of a life that has ended only its mean is kept beside the buckets.
+            let mean = (reset.total.saturating_sub(before.total)) as f64 / weight.max(1) as f64;
+            let (low, high) = shape.ends().unwrap_or((mean - 1.0, mean));
+            let counts = estimate(&known, weight, Ends::Guessed(low, high), shape, new);
+            sum.iter_mut().zip(&counts).for_each(|(sum, (count, _))| *sum = sum.saturating_add(*count));
+            before = std::mem::replace(reset, Reset { buckets: sum.clone().into(), ..reset.clone() });
         }
     }
 

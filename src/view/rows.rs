@@ -24,8 +24,10 @@ pub(super) struct Rule {
     pub(super) length: u8,
     pub(super) digits: Digits,
     pub(super) bounds: Option<Bounds>,
-    /// The exponent of its scale, when it is exposed as a histogram and so has a native one.
-    pub(super) native: Option<u8>,
+    /// Of its scale.
+    pub(super) exponent: u8,
+    /// It is exposed as a histogram and so has a native one.
+    pub(super) has_native: bool,
 }
 
 /// What a pass over a part does with its rows.
@@ -159,7 +161,7 @@ fn apply(
             let rule = rule(state.identity.metric);
             if counts(totals_of) {
                 let before = state.totals.native_bytes() as isize;
-                state.totals.add(row, rule.bounds.as_ref(), rule.native);
+                state.totals.add(row, rule.bounds.as_ref(), rule.exponent, rule.has_native);
                 *cells_delta += state.totals.native_bytes() as isize - before;
                 state.identity.seen = state.identity.seen.max(seen);
             }

@@ -5,6 +5,7 @@
 //! always × 4096, so that a first weighted sample changes nothing (V2); the window's sketch is the sum of
 //! the rows of the slices inside, to the bit.
 
+use super::adopt::Adopted;
 use super::native::NativeTotals;
 use super::window::Extremes;
 use crate::delta::GaugeSum;
@@ -56,9 +57,11 @@ pub(super) struct DistributionTotals {
     /// Per declared bound the weight not above it; empty without declared buckets. 128 bits, because an
     /// hour of datagrams with the least rate would overflow 64.
     pub(super) buckets: Box<[u128]>,
-    /// Of metrics exposed as histograms; `None` also while some samples came before there was one, because a native
-    /// histogram that lacks samples would not add up.
+    /// Of metrics that were ever exposed as histograms; `None` also while some samples came before there was one,
+    /// because a native histogram that lacks samples would not add up.
     pub(super) native: Option<Box<NativeTotals>>,
+    /// What reloads did to `buckets`; `None` while all of them are exact (R2).
+    pub(super) adopted: Option<Box<Adopted>>,
 }
 
 /// A distribution.
@@ -113,10 +116,11 @@ impl Bounds {
     }
 
     /// Adds a row to cumulative counts, exactly: whole cells by the cells, straddled ones by `below` (V5). What was
-    /// counted for bounds before a reload has other numbers; of such a row straddled cells lie above the bound.
+    /// counted for bounds before a reload has other numbers; of such a row straddled cells lie above the bound. Recovery
+    /// begins to number anew, so what was counted of another cell or of too many samples is not of this bound either.
     fn add(&self, buckets: &mut [u128], row: &DistributionRow<'_>, factor: u64) {
         let covered = &self.covered[row.digits as usize - 1];
-        let (mut at, mut prefix, mut below) = (0, 0u128, row.below.iter().peekable());
+        let (mut at, mut prefix, mut below, mut highest) = (0, 0u128, row.below.iter().peekable(), 0);
         for (index, (bucket, last)) in buckets.iter_mut().zip(covered).enumerate() {
             let index = usize::from(self.first) + index;
             while let Some((cell, count)) = row.cells.get(at)
@@ -126,20 +130,12 @@ impl Bounds {
                 at += 1;
             }
             while below.next_if(|(bound, _)| usize::from(*bound) < index).is_some() {}
-            let straddling =
-                below.next_if(|(bound, _)| usize::from(*bound) == index).map_or(0, |(_, n)| u128::from(*n));
-            *bucket += (prefix + straddling) * u128::from(factor);
+            let is_of_next = |n: u64| row.cells.get(at).is_some_and(|(cell, count)| *cell == last + 1 && n <= *count);
+            let straddling = below.next_if(|(bound, _)| usize::from(*bound) == index);
+            let straddling = straddling.map(|(_, n)| *n).filter(|n| is_of_next(*n)).unwrap_or(0);
+            highest = (prefix + u128::from(straddling)).max(highest);
+            *bucket += highest * u128::from(factor);
         }
-    }
-
-    /// Counts that were kept for other bounds, as well as they can be told for these: exact for bounds
-    /// that both have, else those of the next lower old bound (R2).
-    pub(super) fn adopt(&self, bounds: &[i64], buckets: &[u128]) -> Box<[u128]> {
-        let adopted = self.units.iter().map(|bound| match bounds.partition_point(|old| old <= bound) {
-            0 => 0,
-            at => buckets[at - 1],
-        });
-        adopted.collect()
     }
 }
 
@@ -154,17 +150,16 @@ impl DistributionTotals {
             max: i64::MIN,
             buckets: vec![0; buckets].into(),
             native: None,
+            adopted: None,
         }
     }
 
-    /// Adds a row. `native` is the exponent of the metric's scale when it has a native histogram.
+    /// Adds a row. `exponent` is that of the metric's scale; `begins` says that it has a native histogram. One that was
+    /// begun goes on while the metric is shown as something else, and so is there when it is a histogram again.
     #[inline]
-    pub(super) fn add(&mut self, row: &DistributionRow<'_>, bounds: Option<&Bounds>, native: Option<u8>) {
-        match native {
-            Some(exponent) if self.samples == 0 || self.native.is_some() => {
-                self.native.get_or_insert_default().add(row, exponent);
-            }
-            _ => self.native = None,
+    pub(super) fn add(&mut self, row: &DistributionRow<'_>, bounds: Option<&Bounds>, exponent: u8, begins: bool) {
+        if self.native.is_some() || (begins && self.samples == 0) {
+            self.native.get_or_insert_default().add(row, exponent);
         }
         self.samples += row.count;
         self.min = self.min.min(row.min);
@@ -187,16 +182,6 @@ impl DistributionTotals {
         self.native.as_ref().map_or(0, |native| native.heap_bytes())
     }
 
-    /// Goes over from old to new bounds.
-    pub(super) fn adopt(&mut self, old: Option<&Bounds>, new: Option<&Bounds>) {
-        self.buckets = match (old, new) {
-            (_, None) => Box::default(),
-            (None, Some(new)) => new.adopt(&[], &[]),
-            (Some(old), Some(new)) if old.units == new.units => std::mem::take(&mut self.buckets),
-            (Some(old), Some(new)) => new.adopt(&old.units, &self.buckets),
-        };
-    }
-
     /// Adds totals of the same bounds.
     pub(super) fn merge(&mut self, other: &DistributionTotals) {
         self.native = match (self.native.take(), &other.native) {
@@ -208,6 +193,7 @@ impl DistributionTotals {
             }
             _ => None,
         };
+        self.adopted = Adopted::merged(self.adopted.take(), other.adopted.as_deref());
         self.samples += other.samples;
         self.weight += other.weight;
         self.sum += other.sum;

@@ -10,6 +10,8 @@ use crate::store::{Committed, Fold, Resetting, TotalsBlock};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod estimates;
+
 const SECOND: i64 = 1_000_000_000;
 
 fn width() -> SliceWidth {

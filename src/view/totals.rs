@@ -4,11 +4,11 @@
 //! are not in memory are carried over unchanged; `decode(encode(x)) == x`; no bytes make decoding panic
 //! or allocate more than they are long.
 //!
-//! Format 3 (1 had neither `native` nor `resets`, 2 no `resets`; both are still read), integers as LEB128 varints (zigzag
-//! where signed, up to 128 bits):
+//! Format 4 (1 had neither `native` nor `resets`, 2 no `resets`, 3 no `adopted`; all are still read), integers as LEB128
+//! varints (zigzag where signed, up to 128 bits):
 //!
 //! ```text
-//! block        = version:u8=3 n:varint bounds*n rows:varint row*rows
+//! block        = version:u8=4 n:varint bounds*n rows:varint row*rows
 //! bounds       = n:varint first:zigzag gap:varint*(n-1)          (declared bounds in scale units)
 //! row          = offset_gap:varint kind:u8 created:zigzag (seen-created):zigzag body resets
 //! counter      = total:zigzag                                    (10⁻⁹)
@@ -16,28 +16,34 @@
 //! distribution = samples:varint [samples>0: weight:varint sum:zigzag min:zigzag (max-min):varint]
 //!                bounds:varint                                   (0 none, else 1 + index; then per bound
 //!                (count-previous count):varint*                   the weight not above it)
-//!                native
+//!                native adopted
 //! native       = form:varint                                     (0 none, else 1 + 3 - schema; then)
 //!                n:varint [n>0: first:zigzag gap:varint*(n-1) weight:varint*n]     (keys: see `native`)
+//! adopted      = 0, or: (1+n):varint bound:zigzag*n              (bounds whose counts hold estimates, R2)
+//!                n:varint (bound:zigzag count:varint weight:varint is_estimated:varint)*n
+//!                (bounds not counted now: what they had when all samples weighed so much)
 //! set          = nothing                                         (a set has no totals)
 //! resets       = n:varint [n>0: born:zigzag reset*n]             (R3: what stands above is since the last of them)
 //! reset        = (at-previous):zigzag [counter, distribution: total:zigzag] [distribution: weight:varint buckets]
 //!                (of all lives before it together; `previous` is `born` at first; buckets as above)
 //! ```
 
+use super::adopt::{Adopted, Shape, Unsettled};
 use super::chunk::Chunk;
 use super::native::{KEY_MAX, NativeTotals, SCHEMA_MAX};
 use super::reset::Resets;
 use super::rows::Rule;
-use super::state::{Bounds, DistributionTotals, StateRef};
+use super::state::{DistributionTotals, StateRef};
 use crate::delta::GaugeSum;
 use crate::delta::part::Corrupt;
 use crate::delta::varint::{self, put_i128 as put_signed, put_u128 as put};
 use crate::event::Kind;
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 3;
-/// Without resets.
+const VERSION: u8 = 4;
+/// Without estimates.
+const VERSION_3: u8 = 3;
+/// Without resets, too.
 const VERSION_2: u8 = 2;
 /// Without native histograms, too.
 const VERSION_1: u8 = 1;
@@ -88,7 +94,11 @@ pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]
                 Totals::Distribution(_, Some(at)) => &*stored.bounds[*at],
                 _ => &[],
             };
-            resets.adopt(bounds, rule.and_then(|rule| rule.bounds.as_ref()));
+            let shape = match &row.totals {
+                Totals::Distribution(totals, _) => Shape::of(totals, None, rule.map_or(0, |rule| rule.exponent)),
+                _ => Shape::default(),
+            };
+            resets.adopt(bounds, rule.and_then(|rule| rule.bounds.as_ref()).map(|own| &*own.units), &shape);
             chunk.resets.insert(*offset, resets);
         }
         let place = |kind: Kind| chunk.index(kind, *offset).ok_or(Corrupt { at: 0 });
@@ -107,7 +117,11 @@ pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]
                 let own = rule.and_then(|rule| rule.bounds.as_ref());
                 let mine = &mut chunk.distributions[at].totals;
                 let before = mine.native_bytes() as isize;
-                mine.merge(&adopted(totals, bounds.map(|at| &*stored.bounds[at]), own));
+                let old = bounds.map_or(&[][..], |at| &stored.bounds[at]);
+                let exponent = rule.map_or(0, |rule| rule.exponent);
+                let (adopted, unsettled) = Unsettled::adopt(totals, old, own, exponent);
+                mine.merge(&adopted);
+                chunk.unsettled.extend(unsettled.map(|unsettled| (*offset, Box::new(unsettled))));
                 grown += mine.native_bytes() as isize - before;
             }
             Totals::Set => {
@@ -116,17 +130,6 @@ pub(super) fn restore(chunk: &mut Chunk, stored: &Stored, rules: &[Option<Rule>]
         }
     }
     Ok(grown)
-}
-
-/// Totals in a metric's present bounds.
-fn adopted(totals: &DistributionTotals, bounds: Option<&[i64]>, own: Option<&Bounds>) -> DistributionTotals {
-    let mut totals = totals.clone();
-    totals.buckets = match (own, bounds) {
-        (Some(own), Some(bounds)) if *own.units == *bounds => totals.buckets,
-        (Some(own), bounds) => own.adopt(bounds.unwrap_or(&[]), &totals.buckets),
-        (None, _) => Box::default(),
-    };
-    totals
 }
 
 /// Begins a new life of a series in memory (R3), with the code that does it to a stored row; how many bytes its native
@@ -152,6 +155,7 @@ pub(super) fn reset(chunk: &mut Chunk, offset: u16, at: i64, rules: &[Option<Rul
             let at = index(Kind::Distribution);
             shrunk = chunk.distributions[at].totals.native_bytes();
             chunk.distributions[at].totals = totals;
+            chunk.unsettled.remove(&offset);
         }
         Totals::Set => {}
     }
@@ -321,6 +325,7 @@ impl StoredRow {
                     previous = *bucket;
                 }
                 write_native(out, totals.native.as_deref());
+                Adopted::write(totals.adopted.as_deref(), out);
             }
             Totals::Set => {}
         }
@@ -348,7 +353,7 @@ fn write_native(out: &mut Vec<u8>, native: Option<&NativeTotals>) {
 /// Where the bytes stop being one.
 pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Corrupt> {
     let version = *bytes.first().filter(|version| (VERSION_1..=VERSION).contains(*version)).ok_or(Corrupt { at: 0 })?;
-    let mut reader = Reader { bytes, at: 1, has_natives: version >= VERSION_2, has_resets: version >= VERSION };
+    let mut reader = Reader { bytes, at: 1, version };
     let mut stored = Stored::default();
     for _ in 0..reader.unsigned()? {
         let len = reader.length()?;
@@ -382,8 +387,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Corrupt> {
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    has_natives: bool,
-    has_resets: bool,
+    version: u8,
 }
 
 impl Reader<'_> {
@@ -407,7 +411,7 @@ impl Reader<'_> {
             Totals::Distribution(_, Some(at)) => bounds[*at].len(),
             _ => 0,
         };
-        let resets = if self.has_resets { Resets::read(self, kind, bounds)? } else { None };
+        let resets = if self.version >= VERSION_3 { Resets::read(self, kind, bounds)? } else { None };
         Ok(StoredRow { created, seen, totals, resets })
     }
 
@@ -442,8 +446,11 @@ impl Reader<'_> {
             }
             totals.buckets = buckets.into();
         }
-        if self.has_natives {
+        if self.version >= VERSION_2 {
             totals.native = self.native()?;
+        }
+        if self.version >= VERSION {
+            totals.adopted = Adopted::read(self)?;
         }
         Ok(Totals::Distribution(totals, index))
     }

@@ -69,8 +69,8 @@ impl<F: Fold> Fold for TappedFold<F> {
         self.fold.forget(id);
     }
 
-    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) {
-        self.fold.reload(metrics, retired);
+    fn reload(&mut self, metrics: &[Arc<Metric>], retired: &[MetricId]) -> std::collections::BTreeSet<u32> {
+        self.fold.reload(metrics, retired)
     }
 
     fn set_cells(&mut self, cells_max: usize) {

@@ -153,6 +153,9 @@ fn put_distribution(
         put_u128(out, value.count);
         out.push(b'}');
     }
+    if value.estimated_buckets {
+        out.extend_from_slice(b",\"estimated_buckets\":true");
+    }
     out.extend_from_slice(b",\"window\":{\"count\":");
     put_u64(out, value.window_samples);
     out.extend_from_slice(b",\"seconds\":");

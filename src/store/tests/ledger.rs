@@ -130,7 +130,7 @@ fn h3_another_version_is_named_and_left_alone() {
     txn.commit().expect("commits");
     drop(db);
     let error = Ledger::open(&file(&path), NOW).expect_err("unknown");
-    assert!(matches!(error, StoreError::WrongVersion { found: 7, supported: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::WrongVersion { found: 7, supported: 4, .. }), "{error}");
 }
 
 #[test]
@@ -269,6 +269,11 @@ fn a_file_of_format_1_becomes_one_of_this_and_keeps_everything() {
 #[test]
 fn a_file_of_format_2_becomes_one_of_this_and_keeps_everything() {
     older(2);
+}
+
+#[test]
+fn a_file_of_format_3_becomes_one_of_this_and_keeps_everything() {
+    older(3);
 }
 
 fn older(version: u32) {
