@@ -327,7 +327,7 @@ pub(super) fn scan(
     meta.manifests[table as usize].expect(&seen, &format!("table {}", table.name()))
 }
 
-fn decode_totals(block: u32, content: &[u8]) -> Result<TotalsBlock, Fault> {
+pub(super) fn decode_totals(block: u32, content: &[u8]) -> Result<TotalsBlock, Fault> {
     let (as_of, bytes) = content.split_first_chunk().ok_or_else(|| corrupt(format_args!("totals of block {block}")))?;
     Ok(TotalsBlock { block, as_of: CommitId(u64::from_le_bytes(*as_of)), bytes: bytes.to_vec() })
 }

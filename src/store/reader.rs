@@ -5,12 +5,14 @@
 //! a snapshot is short: whatever is slow happens outside.
 
 use super::error::{StoreError, corrupt, guard};
+use super::fold::TotalsBlock;
 use super::format::{Meta, Span, Table, VERSION, u32_of, unseal};
 use super::ledger::KEY_STORE;
-use super::read::{StoredPart, replay_parts};
+use super::read::{StoredPart, decode_totals, replay_parts};
+use super::series::{SeriesDef, decode_series_of};
 use crate::delta::part::Corrupt;
-use crate::event::{CommitId, Slice};
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use crate::event::{CommitId, Kind, Scale, Slice};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -90,6 +92,38 @@ impl Snapshot<'_> {
                 rows.push(SliceRow { slice: Slice(u32_of(key.value())?), newest: CommitId(span.newest) });
             }
             Ok(rows)
+        })
+    }
+
+    /// The series of the wanted kinds, names and scales, in memory or not, ascending by id. Passes over every row of the
+    /// table: about 0.1 s per million series, and what is wanted of them besides.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row.
+    pub fn series(
+        &self,
+        is_wanted: impl Fn(Kind, &str, Scale) -> bool,
+        mut visit: impl FnMut(SeriesDef),
+    ) -> Result<(), StoreError> {
+        guard(self.path, || {
+            for row in self.txn.open_table(Table::Series.rows())?.iter()? {
+                let (key, value) = row?;
+                let content = unseal(Table::Series, key.value(), value.value())?;
+                decode_series_of(u32_of(key.value())?, content, &is_wanted, &mut visit)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The stored totals of one block.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row.
+    pub fn totals_block(&self, block: u32) -> Result<Option<TotalsBlock>, StoreError> {
+        guard(self.path, || {
+            let key = block.to_be_bytes();
+            let Some(value) = self.txn.open_table(Table::Totals.rows())?.get(key.as_slice())? else { return Ok(None) };
+            Ok(Some(decode_totals(block, unseal(Table::Totals, &key, value.value())?)?))
         })
     }
 

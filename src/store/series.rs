@@ -88,7 +88,17 @@ pub(super) fn encode_series(series: &[SeriesDef], out: &mut Vec<u8>) -> usize {
 }
 
 /// The series of a row of table `series`.
-pub(super) fn decode_series(first: u32, bytes: &[u8], mut visit: impl FnMut(SeriesDef)) -> Result<u32, Fault> {
+pub(super) fn decode_series(first: u32, bytes: &[u8], visit: impl FnMut(SeriesDef)) -> Result<u32, Fault> {
+    decode_series_of(first, bytes, |_, _, _| true, visit)
+}
+
+/// Those series of a row whose kind, name and scale are wanted; the labels of others are passed over.
+pub(super) fn decode_series_of(
+    first: u32,
+    bytes: &[u8],
+    is_wanted: impl Fn(Kind, &str, Scale) -> bool,
+    mut visit: impl FnMut(SeriesDef),
+) -> Result<u32, Fault> {
     let mut read = |reader: &mut Reader<'_>| {
         let created = Timestamp(reader.i64()?);
         let mut metrics = Vec::new();
@@ -98,12 +108,17 @@ pub(super) fn decode_series(first: u32, bytes: &[u8], mut visit: impl FnMut(Seri
             let digits = Digits::from_u8(reader.u8()?)?;
             let name: Arc<str> = std::str::from_utf8(reader.bytes()?).ok()?.into();
             let unit: Arc<str> = std::str::from_utf8(reader.bytes()?).ok()?.into();
-            metrics.push((kind, scale, digits, name, unit));
+            let is_wanted = is_wanted(kind, &name, scale);
+            metrics.push((kind, scale, digits, name, unit, is_wanted));
         }
         let rows = u32::try_from(reader.varint()?).ok()?;
         for row in 0..rows {
-            let (kind, scale, digits, name, unit) = metrics.get(usize::try_from(reader.varint()?).ok()?)?;
-            let labels = Labels::from_bytes(reader.bytes()?)?;
+            let (kind, scale, digits, name, unit, is_wanted) = metrics.get(usize::try_from(reader.varint()?).ok()?)?;
+            let labels = reader.bytes()?;
+            if !is_wanted {
+                continue;
+            }
+            let labels = Labels::from_bytes(labels)?;
             visit(SeriesDef {
                 id: SeriesId(first.checked_add(row)?),
                 hash: series_hash(*kind, name, &labels),

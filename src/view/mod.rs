@@ -14,6 +14,7 @@ mod chunk;
 mod departed;
 mod fold;
 mod native;
+mod past;
 pub mod read;
 mod reset;
 mod rows;
@@ -25,6 +26,7 @@ mod window;
 
 pub use fold::ViewFold;
 pub use native::NativeBuckets;
+pub use past::{PastRow, PastTotals};
 pub use read::{
     CounterValue, DistributionStats, DistributionValue, GaugeValue, HistogramValue, Quantile, SetValue, Value,
 };

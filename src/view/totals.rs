@@ -31,13 +31,14 @@
 use super::adopt::{Adopted, Shape, Unsettled};
 use super::chunk::Chunk;
 use super::native::{KEY_MAX, NativeTotals, SCHEMA_MAX};
+use super::past::PastRow;
 use super::reset::Resets;
 use super::rows::Rule;
 use super::state::{DistributionTotals, StateRef};
 use crate::delta::GaugeSum;
 use crate::delta::part::Corrupt;
 use crate::delta::varint::{self, put_i128 as put_signed, put_u128 as put};
-use crate::event::Kind;
+use crate::event::{Kind, Timestamp};
 use std::collections::BTreeMap;
 
 const VERSION: u8 = 4;
@@ -221,6 +222,35 @@ impl Stored {
             }
             self.rows.insert(*offset, row);
         }
+    }
+
+    /// The figures of a series since its last reset, in other bounds (R2). `exponent` is that of the metric's scale.
+    pub(super) fn past(&self, offset: u16, own: Option<&[i64]>, exponent: u8) -> Option<PastRow> {
+        let row = self.rows.get(&offset)?;
+        let bounds = match &row.totals {
+            Totals::Distribution(_, Some(at)) => &*self.bounds[*at],
+            _ => &[],
+        };
+        let shape = match &row.totals {
+            Totals::Distribution(totals, _) => Shape::of(totals, None, exponent),
+            _ => Shape::default(),
+        };
+        let mut resets = row.resets.clone();
+        if let Some(resets) = &mut resets {
+            resets.adopt(bounds, own, &shape);
+        }
+        let born = Timestamp(resets.as_ref().map_or(row.created, |resets| resets.born));
+        let resets = resets.map(|resets| resets.list.into()).unwrap_or_default();
+        let (total, weight, buckets) = match &row.totals {
+            Totals::Counter(total) => (*total, 0, Box::default()),
+            Totals::Distribution(totals, _) => {
+                let mut totals = totals.clone();
+                totals.adopt(bounds, own, &shape);
+                (totals.sum, totals.weight, totals.buckets)
+            }
+            Totals::Gauge(_) | Totals::Set => (0, 0, Box::default()),
+        };
+        Some(PastRow { born, seen: Timestamp(row.seen), resets, total, weight, buckets })
     }
 
     /// Forgets a series.

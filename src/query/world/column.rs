@@ -36,6 +36,13 @@ pub(super) struct Found {
     pub(super) place: usize,
 }
 
+impl Found {
+    /// A series that stands in no list.
+    pub(super) fn unlisted(id: SeriesId) -> Found {
+        Found { id, list: u64::MAX, place: 0 }
+    }
+}
+
 enum Values {
     Counters(Vec<i128>),
     Gauges(Vec<GaugeRow>),
@@ -223,16 +230,37 @@ impl Column {
         sets.iter().map(|set| (self.slice, set))
     }
 
+    /// True when a series has a row here.
+    pub(super) fn has(&self, found: Found) -> bool {
+        !self.places(found).is_empty()
+    }
+
     /// Takes what this slice added out of totals, so that they stand as before it.
     pub(super) fn take_from(&self, found: Found, buckets: Option<&Arc<Buckets>>, totals: &mut TotalsBuffer) {
+        self.change(found, buckets, totals, -1, u128::saturating_sub);
+    }
+
+    /// Adds what this slice added to totals that lack it.
+    pub(super) fn add_to(&self, found: Found, buckets: Option<&Arc<Buckets>>, totals: &mut TotalsBuffer) {
+        self.change(found, buckets, totals, 1, u128::saturating_add);
+    }
+
+    fn change(
+        &self,
+        found: Found,
+        buckets: Option<&Arc<Buckets>>,
+        totals: &mut TotalsBuffer,
+        sign: i128,
+        changed: impl Fn(u128, u128) -> u128,
+    ) {
         for row in self.distributions(found) {
             let factor = if row.weighted { 1 } else { u128::from(WEIGHT_ONE) };
             let weight = match row.weighted {
                 true => row.cells.iter().map(|(_, count)| u128::from(*count)).sum(),
                 false => u128::from(row.count) * factor,
             };
-            totals.weight = totals.weight.saturating_sub(weight);
-            totals.sum -= row.sum * factor as i128;
+            totals.weight = changed(totals.weight, weight);
+            totals.sum += sign * row.sum * factor as i128;
             let Some(buckets) = buckets else { continue };
             let rule = BucketRule::new(Arc::clone(buckets), row.digits);
             for (bound, total) in totals.buckets.iter_mut().enumerate() {
@@ -240,7 +268,7 @@ impl Column {
                 let whole: u128 = whole.map(|(_, count)| u128::from(*count)).sum();
                 let straddling = row.below.iter().find(|(at, _)| usize::from(*at) == bound);
                 let straddling = straddling.map_or(0, |(_, count)| u128::from(*count));
-                *total = total.saturating_sub((whole + straddling) * factor);
+                *total = changed(*total, (whole + straddling) * factor);
             }
         }
     }

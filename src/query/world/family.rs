@@ -5,6 +5,7 @@
 
 use super::column::{self, Column, Found};
 use super::declared::{ZERO, Zero};
+use super::departed::Departed;
 use super::overlay::Overlay;
 use crate::event::{Kind, Labels, Metric, SeriesId, Timestamp};
 use crate::query::data::{DataError, DistributionTotals, Need, Rows, SeriesRows, Span, Visit};
@@ -20,6 +21,10 @@ pub(super) struct Family {
     pub(super) series: Vec<Member>,
     /// Stands for the only series that there can be, until there is one.
     pub(super) zero: Option<Zero>,
+    /// Those that left memory, ascending by id; none where nobody asks so far back.
+    pub(super) departed: Vec<Arc<Departed>>,
+    /// True when `departed` is all that the wanted slices may hold rows of.
+    pub(super) is_whole: bool,
     /// Those of `series`.
     pub(super) ids: Arc<Vec<SeriesId>>,
     /// See [`Found::list`].
@@ -49,13 +54,20 @@ pub(super) struct Member {
 }
 
 impl Family {
+    /// Every series whose rows are wanted.
+    pub(super) fn all_ids(&self) -> impl Iterator<Item = SeriesId> {
+        let departed = self.departed.iter().map(|departed| departed.member.id);
+        self.series.iter().map(|member| member.id).chain(departed)
+    }
+
     /// The series that a condition on labels accepts, of which the matchers are a part.
     pub(super) fn select(&self, matchers: &[Matcher], is_match: impl Fn(&Labels) -> bool) -> Vec<SeriesId> {
         let accepted = |member: &&Member| is_match(&member.labels);
+        let departed = self.departed.iter().map(|departed| &departed.member).filter(accepted).map(|member| member.id);
         // A value that a series must have narrows the search; an empty one means those without the label.
         let exact = matchers.iter().find(|matcher| matcher.op() == MatchOp::Equal && !matcher.value().is_empty());
         let Some(exact) = exact else {
-            return self.series.iter().filter(accepted).map(|member| member.id).collect();
+            return self.series.iter().filter(accepted).map(|member| member.id).chain(departed).collect();
         };
         let mut by_value = self.by_value.borrow_mut();
         if !by_value.contains_key(exact.name()) {
@@ -70,7 +82,8 @@ impl Family {
             by_value.insert(exact.name().into(), places);
         }
         let places = by_value[exact.name()].get(exact.value()).map_or(&[][..], Vec::as_slice);
-        places.iter().map(|place| &self.series[*place as usize]).filter(accepted).map(|member| member.id).collect()
+        let live = places.iter().map(|place| &self.series[*place as usize]).filter(accepted).map(|member| member.id);
+        live.chain(departed).collect()
     }
 
     pub(super) fn read(
@@ -93,9 +106,16 @@ impl Family {
                 zero.read(place, self.metric.kind, visit)?;
                 continue;
             }
-            let Ok(at) = self.ids.binary_search(id) else { continue };
-            let member = &self.series[at];
-            let found = Found { id: *id, list: self.list, place: at };
+            let (member, buckets, found) = match self.ids.binary_search(id) {
+                Ok(at) => {
+                    let buckets = &self.buckets[at * self.bounds..(at + 1) * self.bounds];
+                    (&self.series[at], buckets, Found { id: *id, list: self.list, place: at })
+                }
+                Err(_) => match self.departed.binary_search_by_key(id, |departed| departed.member.id) {
+                    Ok(at) => (&self.departed[at].member, &self.departed[at].buckets[..], Found::unlisted(*id)),
+                    Err(_) => continue,
+                },
+            };
             let Member { labels, created, resets, last, .. } = member;
             let series = |rows| SeriesRows { labels, created: *created, resets, last: *last, rows };
             match self.metric.kind {
@@ -110,13 +130,9 @@ impl Family {
                     visit(place, &series(Rows::Gauge(&rows.gauges)))?;
                 }
                 Kind::Distribution => {
-                    let mut totals = column::TotalsBuffer::new(
-                        member.weight,
-                        member.total,
-                        &self.buckets[at * self.bounds..(at + 1) * self.bounds],
-                    );
-                    let buckets = self.metric.buckets.as_ref();
-                    after.iter().for_each(|column| column.take_from(found, buckets, &mut totals));
+                    let mut totals = column::TotalsBuffer::new(member.weight, member.total, buckets);
+                    let bounds = self.metric.buckets.as_ref();
+                    after.iter().for_each(|column| column.take_from(found, bounds, &mut totals));
                     let mut slices = column::distribution_rows(&inside, found, need);
                     slices.sort_by_key(|row| row.slice);
                     let totals =

@@ -4,10 +4,12 @@
 //! that any number of expressions may be evaluated over. Owns: decoded columns of recent slices, shared by all worlds
 //! until a commit touches their slice or an old series returns to their metric; answers of selections until a series
 //! comes or goes. Invariants: what a world tells does not change while it lives; a snapshot of the store is held for
-//! copying and never for decoding; columns are bounded by [`COLUMN_BYTES_MAX`] and the least recently used go first.
+//! copying and never for decoding, but once for each metric that a series has left since its past was asked for; columns
+//! are bounded by [`COLUMN_BYTES_MAX`] and the least recently used go first.
 
 mod column;
 mod declared;
+mod departed;
 mod family;
 mod matching;
 mod overlay;
@@ -18,12 +20,14 @@ use super::eval::evaluate_range;
 use super::matcher::Matcher;
 use super::parse::Expression;
 use super::plan::At;
+use crate::delta::part::Corrupt;
 use crate::event::{CommitId, Labels, Metric, SeriesId, Slice, SliceWidth, Slot, Timestamp};
 use crate::store::{SliceRow, StoreError, StoreReader};
 use crate::view::View;
 use crate::view::read::{Totals, TotalsRow};
 use column::{Column, Decoding};
 use declared::{Declared, ZERO};
+use departed::DepartedOf;
 use family::{Family, Member};
 pub use matching::Meant;
 use overlay::Overlay;
@@ -51,6 +55,7 @@ pub struct Worlds {
     view: View,
     reader: StoreReader,
     declared: Mutex<Arc<Declared>>,
+    departed: Mutex<HashMap<u32, DepartedOf>>,
     cache: Mutex<Cache>,
 }
 
@@ -60,7 +65,7 @@ struct Cache {
     bytes: usize,
     /// Counts worlds, to know what was used last.
     clock: u64,
-    selections: HashMap<Selection, (u64, usize, Arc<[SeriesId]>)>,
+    selections: HashMap<Selection, (Stamp, Arc<[SeriesId]>)>,
     /// The newest list of a metric's series, and its number: one that only grew at its end keeps it.
     ids: HashMap<u32, (u64, Arc<Vec<SeriesId>>)>,
     lists: u64,
@@ -72,6 +77,8 @@ struct Cached {
     /// the metric, since rows of a series that was not in memory were passed over.
     newest: CommitId,
     returned: u64,
+    /// True when rows of series that were not in memory were not passed over.
+    is_whole: bool,
     used: u64,
 }
 
@@ -83,6 +90,9 @@ struct Copied {
 }
 
 type Selection = (u32, Box<[Matcher]>);
+
+/// A metric's version, and how many series it has and had: the same ones while these stand.
+type Stamp = (u64, usize, usize);
 
 /// A metric that somebody will ask for, and the first slice of it that [`Data::read`] may be asked for.
 #[derive(Clone, Debug)]
@@ -114,7 +124,7 @@ pub struct World<'w> {
 impl Worlds {
     /// Worlds of a pipeline.
     pub fn new(view: View, reader: StoreReader) -> Worlds {
-        Worlds { view, reader, declared: Mutex::default(), cache: Mutex::default() }
+        Worlds { view, reader, declared: Mutex::default(), departed: Mutex::default(), cache: Mutex::default() }
     }
 
     /// Takes over which metrics are declared, at the start and with every reload: those without labels of their own count 0
@@ -187,6 +197,7 @@ impl Worlds {
                 if snapshot.last_commit() != commit {
                     return Ok(Err(snapshot.last_commit()));
                 }
+                self.add_departed(snapshot, &mut families, &spans)?;
                 let from = spans.values().map(|(_, from)| *from).min().unwrap_or(Slice(0));
                 let (mut copied, mut bytes) = (Vec::new(), 0);
                 for row in snapshot.slices(from..Slice(u32::MAX))? {
@@ -269,6 +280,8 @@ impl Worlds {
             metric: family.metric,
             series,
             zero,
+            departed: Vec::new(),
+            is_whole: false,
             ids,
             list,
             version,
@@ -297,7 +310,7 @@ impl Worlds {
             }
             let Some(family) = families.get_mut(metric) else { continue };
             match cache.columns.get_mut(&(*metric, row.slice.0)) {
-                Some(cached) if (cached.newest, cached.returned) == (row.newest, family.returned) => {
+                Some(cached) if cached.newest == row.newest && cached.holds(family) => {
                     cached.used = clock;
                     family.columns.insert(row.slice.0, Arc::clone(&cached.column));
                 }
@@ -311,7 +324,7 @@ impl Worlds {
     fn decode(&self, families: &mut HashMap<u32, Family>, copied: Vec<Copied>) -> Result<(), StoreError> {
         for Copied { row, missing, parts } in copied {
             let wanted = missing.iter().filter_map(|metric| families.get(metric));
-            let wanted = wanted.map(|family| (family.metric.kind, family.series.iter().map(|member| member.id)));
+            let wanted = wanted.map(|family| (family.metric.kind, family.all_ids()));
             let mut decoding = Decoding::new(row.slice, wanted);
             let read = parts.iter().try_for_each(|part| decoding.add(part));
             read.map_err(|source| self.reader.corrupt_part(source))?;
@@ -323,13 +336,21 @@ impl Worlds {
                 let column = Arc::new(column);
                 family.columns.insert(row.slice.0, Arc::clone(&column));
                 cache.bytes += column.heap_bytes();
-                let entry = Cached { column, newest: row.newest, returned: family.returned, used: clock };
+                let (returned, is_whole) = (family.returned, family.is_whole);
+                let entry = Cached { column, newest: row.newest, returned, is_whole, used: clock };
                 if let Some(old) = cache.columns.insert((*metric, row.slice.0), entry) {
                     cache.bytes -= old.column.heap_bytes();
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Cached {
+    /// Whether it has every row that a world of this family may ask for.
+    fn holds(&self, family: &Family) -> bool {
+        self.is_whole || (self.returned == family.returned && family.departed.is_empty())
     }
 }
 
@@ -369,6 +390,10 @@ impl Cache {
     }
 }
 
+fn failed_part(worlds: &Worlds, source: Corrupt) -> StoreError {
+    worlds.reader.corrupt_part(source)
+}
+
 fn failed(error: StoreError) -> DataError {
     DataError { message: "the store cannot be read".into(), source: Some(Box::new(error)) }
 }
@@ -382,9 +407,11 @@ impl World<'_> {
     /// What a recorded expression came to at the end of `slice`, so that later ones of the same time see it (Q4).
     pub fn record(&mut self, metric: &Arc<Metric>, slice: Slice, time: Timestamp, values: &[(Labels, f64)]) {
         // Only what somebody reads has a family here; of one that nobody reads every result is as good as new.
-        let members = self.families.get(&metric.id.0).map_or(&[][..], |family| &family.series);
+        let family = self.families.get(&metric.id.0);
+        let members = family.into_iter().flat_map(|family| &family.series);
+        let departed = family.into_iter().flat_map(|family| &family.departed).map(|departed| &departed.member);
         let known: HashMap<&Labels, SeriesId, foldhash::fast::FixedState> =
-            members.iter().filter(|_| !values.is_empty()).map(|member| (&member.labels, member.id)).collect();
+            members.chain(departed).filter(|_| !values.is_empty()).map(|member| (&member.labels, member.id)).collect();
         self.overlay.record(metric, slice, time, values, |labels| known.get(labels).copied());
     }
 }
@@ -417,13 +444,13 @@ impl Data for World<'_> {
             },
             Some(family) => {
                 let key: Selection = (metric.id.0, matchers.into());
-                let stamp = (family.version, family.series.len());
+                let stamp: Stamp = (family.version, family.series.len(), family.departed.len());
                 let cached = self.worlds.cache().selections.get(&key).cloned();
                 match cached {
-                    Some((version, len, ids)) if (version, len) == stamp => ids,
+                    Some((known, ids)) if known == stamp => ids,
                     _ => {
                         let ids: Arc<[SeriesId]> = family.select(matchers, is_match).into();
-                        self.worlds.cache().selections.insert(key, (stamp.0, stamp.1, Arc::clone(&ids)));
+                        self.worlds.cache().selections.insert(key, (stamp, Arc::clone(&ids)));
                         ids
                     }
                 }

@@ -206,6 +206,68 @@ fn q3_q4_a_world_does_not_change_while_it_lives() {
     assert_ne!(all(&after), before);
 }
 
+#[test]
+fn s2_q1_the_past_of_a_series_that_left_memory_is_what_it_was() {
+    let mut world = live(Setup { idle: Some(30 * SECOND), ..Setup::default() });
+    let reader = |world: &mut World| {
+        let process = world.process();
+        Worlds::new(process.view.clone(), process.actor.store().ledger().reader())
+    };
+    for lines in ["hits:1|c|#k:stays\n", "hits:5|c|#k:left\nlat:5|ms|#k:left\nlevel:3|g|#k:left\nwho:a|s|#k:left\n"] {
+        say(&mut world, 0, lines);
+        commit(&mut world);
+    }
+    world.clock.advance(SLICE_NANOS);
+    world.turn_all();
+    say(&mut world, 0, "hits:2|c|#k:left\nlat:9|ms|#k:left\nlevel:4|g|#k:left\nwho:b|s|#k:left\n");
+    world.clock.advance(SLICE_NANOS);
+    world.turn_all();
+    let texts = [
+        "hits_total",
+        "sum(hits_total)",
+        "hits_total{k=\"left\"} offset 10s",
+        "increase(hits_total{k=~\"l.*\"}[10m])",
+        "lat_seconds_count",
+        "lat_seconds_sum{k=\"left\"}",
+        "lat_seconds",
+        "histogram_quantile(0.5, sum(rate(lat_seconds[10m])))",
+        "level",
+        "max_over_time(level[10m])",
+        "who",
+    ];
+    let edge = world.now().0 / SLICE_NANOS;
+    let worlds = reader(&mut world);
+    let before: Vec<_> = texts.iter().map(|text| answer(&worlds, text, edge)).collect();
+    assert!(before[0].iter().any(|line| line.contains("left") && line.contains(" 7.0 ")), "{:?}", before[0]);
+    let live_at_first = world.process().table.lock().live();
+    for second in 0..150 {
+        if second % 10 == 0 {
+            say(&mut world, 0, "hits:1|c|#k:stays\n");
+        }
+        world.clock.advance(SECOND);
+        world.turn_all();
+    }
+    assert!(world.process().table.lock().live() < live_at_first - 3, "they have left");
+    let fresh = reader(&mut world);
+    for (text, before) in texts.iter().zip(&before) {
+        assert_eq!(answer(&worlds, text, edge), *before, "{text}");
+        assert_eq!(answer(&fresh, text, edge), *before, "{text}, nothing decoded");
+    }
+    // It is not there any more, but its increments stay in ranges.
+    let now = world.now().0 / SLICE_NANOS;
+    assert!(answer(&fresh, "hits_total{k=\"left\"}", now).is_empty());
+    assert!(answer(&fresh, "increase(hits_total{k=\"left\"}[10m])", now)[0].contains(" 7.0 "));
+    // What returns is one series.
+    say(&mut world, 0, "hits:2|c|#k:left\n");
+    world.clock.advance(SLICE_NANOS);
+    world.turn_all();
+    for worlds in [&worlds, &fresh] {
+        let found = answer(worlds, "hits_total{k=\"left\"}", now + 1);
+        assert!(found.len() == 1 && found[0].contains(" 9.0 "), "{found:?}");
+        assert_eq!(answer(worlds, "lat_seconds_count", edge), before[4]);
+    }
+}
+
 /// Columns that were decoded while a series was not in memory lack its rows, and no commit touches those slices when it
 /// returns.
 #[test]
