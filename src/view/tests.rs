@@ -386,7 +386,7 @@ impl Bench {
 fn gauge_of(sample: &Sample) -> GaugeSum {
     let value = sample.value as f64 / 8.0;
     // The position makes the order of two samples of one moment certain.
-    let position = sample.value.unsigned_abs();
+    let position = sample.value.abs_diff(i64::MIN);
     let time = i64::from(sample.slice) * 10 * SECOND;
     GaugeSum {
         count: 1,
