@@ -4,10 +4,11 @@
 //! Expected floor: the bare receive loop beside each figure (10 to 20 ns a line of an 8 KiB datagram), parsing 17,
 //! hashing and finding 15, recording 5 to 20. Targets: timings 75 / 115 / 160 ns at 1,000 / 100,000 / 1,000,000
 //! series, counters 60 / 65 / 95; 9 M lines/s; 120 ns above the bare loop for a line a datagram.
-//! Last answer (7 pairs, 2 shared EPYC cores): timings 62 [59, 72] / 85 [81, 90] / 186 [173, 204] ns (the last missed: a
-//! third of them are the decoder's misses, the rest the store's work for each series of a tick), counters 49 / 64 / 97 [89, 99]
-//! (the last missed); the bare loop 14 to 24; 16.4 M lines/s; 66 [-254, 151] ns above the bare loop; the paced client lost
-//! none of 40 M lines (with the kernel's default send buffer it lost 4 %: that holds 13 datagrams, whatever the queue).
+//! Last answer (7 pairs, 2 shared EPYC cores): timings 65 [59, 68] / 86 [82, 100] / 175 [156, 211] ns (the last missed: 100
+//! of them are the shard's, which waits for three lines of memory, the rest the store's work for each series of a tick),
+//! counters 51 [50, 51] / 63 [61, 73] / 95 [87, 102]; the bare loop 15 to 18; 15.5 M lines/s; 104 to 176 ns above the bare
+//! loop; the paced client lost none of 40 M lines (with the kernel's default send buffer it lost 4 %: that holds 13
+//! datagrams, whatever the queue).
 //!
 //! Method: lines of 76 bytes with 3 tags, values patched on every send, in datagrams of 8 KiB, from `hydrograph
 //! generate` on core 1; the server alone on core 0. A first run creates the series and is not counted; then pairs:

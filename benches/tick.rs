@@ -4,9 +4,9 @@
 //! new series 1 µs. Encoding walks what was touched (20 to 40 ns a counter, 0.5 µs a timing series of 60 cells).
 //! Targets: stall 50 µs, p99.9 of a buffer 100 µs, also while series are created; encode and commit of 100,000 counters
 //! 10 ms, of 100,000 timing series with 60 samples each 100 ms, fold of the latter 60 ms.
-//! Last answer (7 pairs, the same machine): stall 18 µs; p99.9 of a buffer 32 µs, 36 with a new series in each, 511 when every
-//! line is one (at most 918: 5 µs to name and keep each); counters 1.3 ms; timings 47 ms, fold 55 [50, 333] ms; waiting for
-//! the disk 0.3 to 4 ms.
+//! Last answer (7 pairs, the same machine): stall 24 µs; p99.9 of a buffer 34 µs, 37 with a new series in each; when every line is
+//! one, p50 is 83 µs and p99.9 5.3 ms, the host's first touch of a page of 2 MiB (511 µs where pages are there); counters
+//! 1.8 ms; timings 46 ms, fold 58 [53, 310] ms; waiting for the disk 0.4 to 5 ms.
 //!
 //! Method: a shard, its ledger on a file and the view in one process; thread CPU time, wall time beside it. Waiting for
 //! the disk is what a commit's wall time has above its CPU time.

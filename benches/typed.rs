@@ -3,8 +3,8 @@
 //!
 //! Expected floor: reading at 1 to 2 bytes a nanosecond (100 to 150 ns), three series found and recorded (60 to 100 ns),
 //! the kernel's copy 30 ns. Targets: 700 ns CPU an event, 1.0 M events/s beside a generator on the other core.
-//! Last answer (3 pairs, 2 shared EPYC cores): reading 92 ns, 2.6 and 5.6 times as fast as `serde_json` into a struct and
-//! into a tree; 576 [572, 595] ns CPU an event and 1.73 M events/s at 300 series, 834 [804, 849] ns and 1.24 M/s at 30,000.
+//! Last answer (7 pairs, 2 shared EPYC cores): reading 84 ns, 2.9 and 5.5 times as fast as `serde_json` into a struct and
+//! into a tree; 531 [524, 579] ns CPU an event and 1.88 M events/s at 300 series, 842 [768, 906] ns and 1.19 M/s at 30,000.
 //!
 //! Method: events of 180 bytes with five fields beside name and time, values patched on every send. Reading: in
 //! process, thread CPU time, beside `serde_json` on the same bytes (into a struct that borrows, and into a tree), in
