@@ -96,7 +96,7 @@ impl Snapshot<'_> {
     }
 
     /// The series of the wanted kinds, names and scales, in memory or not, ascending by id. Passes over every row of the
-    /// table: about 0.1 s per million series, and what is wanted of them besides.
+    /// table, wanted or not: its time grows with the series there ever were.
     ///
     /// # Errors
     /// I/O, or a corrupt row.
