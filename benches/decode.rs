@@ -1,8 +1,8 @@
 //! Question: what does one DogStatsD line cost the shard's thread, from a full buffer to a record in the
 //! combiner, and what does the store's thread pay to encode the tick?
 //!
-//! Expected floor: parsing 17 ns, hashing and finding 15, recording 5 to 20. Last answer (2 shared EPYC cores): timings 43 / 48 /
-//! 65 ns at 1,000 / 100,000 / 1,000,000 series, counters 40 / 45 / 62.
+//! Expected floor: parsing 17 ns, hashing and finding 15, recording 5 to 20. Last answer (2 shared EPYC cores): timings 43 / 49 /
+//! 65 ns at 1,000 / 100,000 / 1,000,000 series, counters 40 / 45 / 61.
 //!
 //! Method: 8 KiB datagrams of 76-byte lines with three tags whose values are patched on every send, thread
 //! CPU time, in process. `cargo bench --bench decode`.
