@@ -273,10 +273,11 @@ impl Shard {
     #[inline]
     fn roll(&mut self, now: Timestamp) {
         let slice = self.decoder.slice_of(now);
-        if slice > self.live.current.slice() {
+        // Once a slice: without a spare it must not look through all records for each buffer.
+        if slice > self.live.current.slice() && self.live.spare.is_some() {
             if self.live.current.is_empty() {
                 self.live.current.start(slice);
-            } else if self.live.spare.is_some() {
+            } else {
                 self.hand_over(0, slice, now);
             }
         }
