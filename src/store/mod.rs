@@ -6,6 +6,7 @@
 //! code; after an I/O error the handle is dropped and reopened, never used again (C4).
 
 mod actor;
+mod audit;
 mod base;
 mod disk;
 mod due;
@@ -40,6 +41,7 @@ mod write_history;
 pub(crate) mod tests;
 
 pub use actor::StoreActor;
+pub use audit::Audit;
 pub use base::{BaseSums, ExpireStep, SumMap};
 pub use disk::{CACHE_BYTES, LedgerConfig, LedgerPath, MEMORY_BYTES};
 pub use due::TierExpiry;

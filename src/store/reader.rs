@@ -107,6 +107,19 @@ impl StoreReader {
 }
 
 impl Snapshot<'_> {
+    pub(super) fn txn(&self) -> &ReadTransaction {
+        &self.txn
+    }
+
+    pub(super) fn path(&self) -> &str {
+        self.path
+    }
+
+    /// What to say when bytes of this snapshot are not what they should be.
+    pub fn corrupt_part(&self, source: Corrupt) -> StoreError {
+        StoreError::Corrupt { path: self.path.to_owned(), what: source.to_string() }
+    }
+
     /// The newest commit in it.
     pub fn last_commit(&self) -> CommitId {
         self.last_commit

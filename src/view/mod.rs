@@ -10,6 +10,7 @@
 //! Reading order: `state` (what is kept), `window` (what slides), `chunk`, [`ViewFold`], [`read`].
 
 mod adopt;
+mod audit;
 mod chunk;
 mod departed;
 mod fold;
@@ -24,6 +25,7 @@ mod tests;
 mod totals;
 mod window;
 
+pub use audit::{Compared, Difference, compare};
 pub use fold::ViewFold;
 pub use native::NativeBuckets;
 pub use past::{PastRow, PastTotals};

@@ -32,7 +32,7 @@ use super::adopt::{Adopted, Shape, Unsettled};
 use super::chunk::Chunk;
 use super::native::{KEY_MAX, NativeTotals, SCHEMA_MAX};
 use super::past::PastRow;
-use super::reset::Resets;
+use super::reset::{Reset, Resets};
 use super::rows::Rule;
 use super::state::{DistributionTotals, StateRef};
 use crate::delta::GaugeSum;
@@ -258,6 +258,10 @@ impl Stored {
         self.rows.remove(&offset);
     }
 
+    pub(super) fn rows(&self) -> &BTreeMap<u16, StoredRow> {
+        &self.rows
+    }
+
     fn intern(&mut self, bounds: &[i64]) -> usize {
         self.bounds.iter().position(|known| **known == *bounds).unwrap_or_else(|| {
             self.bounds.push(bounds.into());
@@ -296,6 +300,15 @@ impl Stored {
 }
 
 impl StoredRow {
+    pub(super) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// What all earlier lives came to together (R3).
+    pub(super) fn earlier(&self) -> Option<&Reset> {
+        self.resets.as_ref().and_then(|resets| resets.list.last())
+    }
+
     fn kind(&self) -> Kind {
         match self.totals {
             Totals::Counter(_) => Kind::Counter,
