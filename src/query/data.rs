@@ -168,12 +168,14 @@ pub struct DataError {
     /// The cause.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// True when the file has moved on since the world was made: over a new one the same question is answered.
+    pub is_stale: bool,
 }
 
 impl DataError {
     /// An error without a deeper cause.
     pub fn new(message: impl Into<String>) -> DataError {
-        DataError { message: message.into(), source: None }
+        DataError { message: message.into(), source: None, is_stale: false }
     }
 }
 

@@ -28,6 +28,7 @@ mod plan;
 mod produce;
 mod quantiles;
 mod select;
+pub mod series;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,9 @@ mod vector;
 pub mod world;
 
 pub use data::{Data, DataError, DistributionSlice, DistributionTotals, GaugeRow, Need, Rows, SeriesRows, Span, Visit};
-pub use eval::{EvalError, evaluate, evaluate_range, evaluate_range_within, evaluate_within};
+pub use eval::{
+    EvalError, evaluate, evaluate_range, evaluate_range_until, evaluate_range_within, evaluate_until, evaluate_within,
+};
 pub use matcher::{MatchOp, Matcher, REGEX_BYTES_MAX};
 pub use parse::{Expression, QueryError, ResultKind, TextSpan};
 pub use plan::{At, Selector};

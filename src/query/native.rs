@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// A distribution as histograms: of the window with totals at an instant, else of the range.
 pub(super) fn native(
-    budget: &Budget,
+    budget: &Budget<'_>,
     vector: &mut Vector,
     target: &Target,
     series: &SeriesRows<'_>,

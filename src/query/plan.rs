@@ -25,6 +25,14 @@ pub struct Selector {
     pub native: bool,
 }
 
+impl Selector {
+    /// Everything, as it is shown: `{__name__=~".+"}`.
+    pub fn all() -> Selector {
+        let (name_matchers, matchers) = (Vec::new(), Vec::new());
+        Selector { name: None, name_matchers, matchers, range: 0, offset: 0, at: None, native: false }
+    }
+}
+
 /// `@`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum At {

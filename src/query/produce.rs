@@ -121,7 +121,7 @@ impl Shape<'_> {
     /// A value per step into `row`; what ranges look at again and again counts each time.
     fn fill(
         &self,
-        budget: &Budget,
+        budget: &Budget<'_>,
         windows: &Windows,
         ask: Ask<'_>,
         points: &mut Vec<TimedValue>,
@@ -323,7 +323,7 @@ type Emit<'e> = dyn FnMut(crate::event::Labels, &Shape<'_>, &[Option<Quality>]) 
 
 /// What one target is read for.
 struct Reading<'a> {
-    budget: &'a Budget,
+    budget: &'a Budget<'a>,
     target: &'a Target,
     selector: &'a Selector,
     windows: &'a Windows,

@@ -124,7 +124,7 @@ fn exposed(metric: &Arc<Metric>, native: bool, found: &mut Vec<Target>) {
 /// What the data says, a spent budget, or what `visit` returned.
 pub(super) fn read(
     data: &dyn Data,
-    budget: &Budget,
+    budget: &Budget<'_>,
     target: &Target,
     selector: &Selector,
     span: Span,

@@ -39,6 +39,11 @@ impl Life {
         self.created <= time && time <= self.until
     }
 
+    /// True when it is there at some time of `[from, to]`, in nanoseconds.
+    pub(super) fn is_between(&self, from: i64, to: i64) -> bool {
+        self.created <= to && from <= self.until
+    }
+
     /// The first and the last edge at which it is there.
     fn edges(&self) -> (u32, u32) {
         let width = self.edges.0;

@@ -11,6 +11,7 @@ mod column;
 mod declared;
 mod departed;
 mod family;
+mod listing;
 mod matching;
 mod overlay;
 mod probe;
@@ -19,7 +20,8 @@ use super::data::{Data, DataError, Need, Span, Visit};
 use super::eval::evaluate_range;
 use super::matcher::Matcher;
 use super::parse::Expression;
-use super::plan::At;
+use super::plan::{At, Selector};
+use super::series;
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, Labels, Metric, SeriesId, Slice, SliceWidth, Slot, Timestamp};
 use crate::store::{SliceRow, StoreError, StoreReader};
@@ -170,7 +172,20 @@ impl Worlds {
                 Want { metric, from }
             }));
         }
-        self.world(&wants, declared)
+        self.world(&wants, declared, true)
+    }
+
+    /// The newest commit with every series of these selectors that was there since `from`, and none of their slices.
+    ///
+    /// # Errors
+    /// As [`world_for`](Self::world_for).
+    pub fn world_of(&self, selectors: &[Selector], from: Timestamp) -> Result<World<'_>, DataError> {
+        let declared = self.declared();
+        let probe = Probe::new(&self.view, &declared);
+        let from = self.view.slice_width().slice_of(Timestamp(from.0.max(0)));
+        let wants: Vec<Want> =
+            series::metrics(&probe, selectors).into_iter().map(|metric| Want { metric, from }).collect();
+        self.world(&wants, declared, false)
     }
 
     /// Slices of a range that hold anything, with the newest commit that touched each.
@@ -181,7 +196,8 @@ impl Worlds {
         self.reader.snapshot(|snapshot| snapshot.slices(range)).map_err(failed)
     }
 
-    fn world(&self, wants: &[Want], declared: Arc<Declared>) -> Result<World<'_>, DataError> {
+    /// A world of these metrics, with their slices or without.
+    fn world(&self, wants: &[Want], declared: Arc<Declared>, has_slices: bool) -> Result<World<'_>, DataError> {
         let mut spans: BTreeMap<u32, (Arc<Metric>, Slice)> = BTreeMap::new();
         for want in wants {
             let entry = spans.entry(want.metric.id.0).or_insert_with(|| (Arc::clone(&want.metric), want.from));
@@ -200,7 +216,8 @@ impl Worlds {
                 self.add_departed(snapshot, &mut families, &spans)?;
                 let from = spans.values().map(|(_, from)| *from).min().unwrap_or(Slice(0));
                 let (mut copied, mut bytes) = (Vec::new(), 0);
-                for row in snapshot.slices(from..Slice(u32::MAX))? {
+                let rows = if has_slices { snapshot.slices(from..Slice(u32::MAX))? } else { Vec::new() };
+                for row in rows {
                     let missing = self.take_cached(&mut families, &spans, row);
                     if missing.is_empty() {
                         continue;
@@ -395,7 +412,7 @@ fn failed_part(worlds: &Worlds, source: Corrupt) -> StoreError {
 }
 
 fn failed(error: StoreError) -> DataError {
-    DataError { message: "the store cannot be read".into(), source: Some(Box::new(error)) }
+    DataError { message: "the store cannot be read".into(), source: Some(Box::new(error)), is_stale: false }
 }
 
 impl World<'_> {
