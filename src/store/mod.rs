@@ -19,6 +19,7 @@ mod laws;
 mod ledger;
 mod memory;
 mod merge;
+mod page;
 mod pairs;
 mod events;
 mod read;
@@ -45,6 +46,7 @@ pub use handle::{FlushReply, SeekReply, StoreCall, StoreHandle, StoreInbox, Stor
 pub use kept::{KeptPlan, KeptRow};
 pub use lanes::GivenBack;
 pub use ledger::{Ledger, SliceState, TableSize};
+pub use page::{Page, PageBuffers, PageWriter, Wanted};
 pub use pairs::{PAIRS_MAX, PairPlan, waiting_ends_max};
 pub use read::{StoredKind, StoredPart};
 pub use reader::{SliceRow, Snapshot, StoreReader};
