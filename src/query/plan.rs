@@ -159,6 +159,11 @@ pub(super) enum Over {
 }
 
 impl Over {
+    /// True for the functions of a gauge that tell the same of slots as of the slices in them.
+    pub(super) fn merges_gauges(self) -> bool {
+        matches!(self, Over::Min | Over::Max | Over::Sum | Over::Count | Over::Avg | Over::Last | Over::Present)
+    }
+
     /// True for the functions that, of a distribution, make a histogram.
     pub(super) fn keeps_cells(self) -> bool {
         matches!(self, Over::Rate | Over::Irate | Over::Increase | Over::Delta | Over::Idelta)

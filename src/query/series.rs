@@ -4,7 +4,7 @@
 //! is what a scrape shows in text: a distribution is its quantiles or buckets with `_sum` and `_count`, and never the one
 //! native histogram that the cells also are.
 
-use super::data::{Data, Need, Span};
+use super::data::{Data, Extent, Need, Span};
 use super::eval::{Budget, EvalError};
 use super::labels::with_label;
 use super::matcher::Matcher;
@@ -47,8 +47,9 @@ pub fn series(
     tell: &mut Told<'_>,
 ) -> Result<(), EvalError> {
     let budget = Budget::new(limits, is_over);
-    let edges = Edges(data.slice_width().nanos());
-    let nothing = Span { from: data.slice_width().slice_of(to), to: data.slice_width().slice_of(to) };
+    let edges = Edges { width: data.slice_width().nanos(), zones: data.zones() };
+    let at = data.slice_width().slice_of(to);
+    let nothing = Extent { span: Span { from: at, to: at }, windows: &[], edges: Some(&[]) };
     for selector in selectors {
         for target in targets(data, selector) {
             let matchers = &selector.matchers;

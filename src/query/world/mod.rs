@@ -16,7 +16,8 @@ mod matching;
 mod overlay;
 mod probe;
 
-use super::data::{Data, DataError, Need, Span, Visit};
+use super::cover::Zones;
+use super::data::{Data, DataError, Extent, Need, Visit};
 use super::eval::evaluate_range;
 use super::matcher::Matcher;
 use super::parse::Expression;
@@ -121,6 +122,7 @@ pub struct World<'w> {
     declared: Arc<Declared>,
     families: HashMap<u32, Family>,
     overlay: Overlay,
+    zones: Zones,
 }
 
 impl Worlds {
@@ -240,7 +242,8 @@ impl Worlds {
                 Ok(copied) => {
                     self.decode(&mut families, copied).map_err(failed)?;
                     self.cache().trim();
-                    return Ok(World { worlds: self, commit, declared, families, overlay: Overlay::default() });
+                    let (overlay, zones) = (Overlay::default(), Zones::default());
+                    return Ok(World { worlds: self, commit, declared, families, overlay, zones });
                 }
                 Err(newer) => {
                     self.view.wait_for(newer, FOLD_WAIT);
@@ -438,6 +441,10 @@ impl Data for World<'_> {
         self.worlds.view.slice_width()
     }
 
+    fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
     fn metric(&self, name: &str) -> Option<Arc<Metric>> {
         let known = self.overlay.metric(name).or_else(|| self.worlds.view.metric(name));
         known.or_else(|| self.declared.metric(name).cloned())
@@ -484,13 +491,13 @@ impl Data for World<'_> {
         &self,
         metric: &Metric,
         ids: &[SeriesId],
-        span: Span,
+        extent: Extent<'_>,
         need: Need,
         visit: &mut Visit<'_>,
     ) -> Result<(), DataError> {
         if let Some(family) = self.families.get(&metric.id.0) {
-            family.read(ids, span, need, &self.overlay, visit)?;
+            family.read(ids, extent.span, need, &self.overlay, visit)?;
         }
-        self.overlay.read_fresh(metric, ids, span, visit)
+        self.overlay.read_fresh(metric, ids, extent.span, visit)
     }
 }
