@@ -31,8 +31,8 @@ use crate::source::reactor::Reactor;
 use crate::source::shard_loop::{Buffers, ShardLoop};
 use crate::source::split::{ShardInbox, SplitReader};
 use crate::store::{
-    EventsPlan, Ledger, LedgerConfig, LedgerPath, SeriesDef, Store, StoreActor, StoreError, StoreHandle, StoreLimits,
-    store_channel,
+    EventsPlan, Ledger, LedgerConfig, LedgerPath, RESOLUTION_MAX, SeriesDef, Store, StoreActor, StoreError,
+    StoreHandle, StoreLimits, TierPlan, store_channel, store_worker,
 };
 use crate::view::{View, view};
 pub(super) use listeners::Listeners;
@@ -182,6 +182,8 @@ struct Running {
     drained: Arc<AtomicUsize>,
     shards: Vec<Thread>,
     store: Thread,
+    /// Ends once the store has.
+    history: Thread,
 }
 
 impl Graph {
@@ -274,6 +276,8 @@ impl Graph {
         )?;
         store.set_plan(EventsPlan::of(&plan.typed, plan.limits.pairs));
         let (handle, inbox) = store_channel();
+        let (worker_handle, worker) = store_worker(store.ledger().reader(), handle.clone());
+        store.set_worker(worker_handle);
         let failures = Failures::new();
         let json = roster.json_options();
         let mut shards = Vec::new();
@@ -306,6 +310,7 @@ impl Graph {
             plan.slice,
             plan.store.commit_every,
         );
+        let history_thread = spawn("history", &failures, move || worker.run())?;
         let store_thread = spawn("store", &failures, move || actor.run())?;
         let draining = Arc::new(AtomicBool::new(false));
         let drained = Arc::new(AtomicUsize::new(0));
@@ -389,6 +394,7 @@ impl Graph {
             drained,
             shards: shard_threads,
             store: store_thread,
+            history: history_thread,
         };
         let producers = kit.producers(roster.in_process());
         let Kit { rules, table, shards, recent, store, clock, failures } = kit;
@@ -449,6 +455,7 @@ impl Graph {
             running.shards.into_iter().for_each(Thread::join);
             if is_complete {
                 running.store.join();
+                running.history.join();
             }
         }
         let status = self.store.status();

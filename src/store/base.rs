@@ -6,10 +6,13 @@
 use super::error::{Fault, StoreError, corrupt, guard};
 use super::format::*;
 use super::ledger::Ledger;
-use super::read::{get, scan};
+use super::page::{Page, PageBuffers, Wanted};
+use super::read::{get, replay_pages, scan};
 use super::series::{Reader, decode_whole};
+use super::tier::SPAN_SLOTS;
 use crate::delta::part::{PartCursor, RowValue, Scratch};
 use crate::event::{Kind, SeriesId, Slice, WEIGHT_ONE};
+use redb::ReadableDatabase;
 use std::collections::BTreeMap;
 
 /// The sums of a series, in units that add up whatever the rows were.
@@ -63,16 +66,21 @@ fn add_part(bytes: &[u8], sums: &mut SumMap) -> Result<(), Fault> {
     let mut cursor = PartCursor::new(bytes)?;
     let mut scratch = Scratch::default();
     while let Some(row) = cursor.next(&mut scratch)? {
-        if matches!(row.value, RowValue::Set(_)) {
-            continue;
-        }
-        let more = BaseSums::of(&row.value).ok_or_else(|| corrupt("a sum does not fit its field"))?;
-        add_sums(sums, row.id, &more)?;
+        add_row(sums, row.id, &row.value)?;
     }
     Ok(())
 }
 
-fn add_sums(sums: &mut SumMap, id: SeriesId, more: &BaseSums) -> Result<(), Fault> {
+/// Adds what `base` keeps of a row; sets have no sums.
+pub(super) fn add_row(sums: &mut SumMap, id: SeriesId, value: &RowValue<'_>) -> Result<(), Fault> {
+    if matches!(value, RowValue::Set(_)) {
+        return Ok(());
+    }
+    let more = BaseSums::of(value).ok_or_else(|| corrupt("a sum does not fit its field"))?;
+    add_sums(sums, id, &more)
+}
+
+pub(super) fn add_sums(sums: &mut SumMap, id: SeriesId, more: &BaseSums) -> Result<(), Fault> {
     match sums.entry(id) {
         std::collections::btree_map::Entry::Vacant(entry) => {
             entry.insert(*more);
@@ -100,7 +108,7 @@ impl ExpireStep {
 }
 
 impl Ledger {
-    /// Prepares the expiry of the oldest slices before `keep_from`, at most `slices_max` of them and none
+    /// Prepares the expiry of the oldest slices before `keep_from` that no tier holds, at most `slices_max` of them and none
     /// that totals still need; `None` when there is nothing to do. Commit it in the next commit or drop it.
     /// The cost is that of reading the slices and rewriting the base of every series in them: expire
     /// several slices at a time.
@@ -108,8 +116,26 @@ impl Ledger {
     /// # Errors
     /// I/O, or a corrupt row.
     pub fn expire_step(&self, keep_from: Slice, slices_max: usize) -> Result<Option<ExpireStep>, StoreError> {
+        self.expire(keep_from, slices_max, |slice| !self.history.holds(slice))
+    }
+
+    /// As [`expire_step`](Self::expire_step), of slices that a tier waits for too.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row.
+    pub(super) fn expire_any(&self, keep_from: Slice, slices_max: usize) -> Result<Option<ExpireStep>, StoreError> {
+        self.expire(keep_from, slices_max, |_| true)
+    }
+
+    fn expire(
+        &self,
+        keep_from: Slice,
+        slices_max: usize,
+        is_wanted: impl Fn(u32) -> bool,
+    ) -> Result<Option<ExpireStep>, StoreError> {
         let through = self.totals_through().0;
         let old = self.spans.range(..keep_from.0).filter(|(_, span)| span.log.rows == 0 || span.newest <= through);
+        let old = old.filter(|(slice, _)| is_wanted(**slice));
         let slices: Vec<Slice> = old.take(slices_max).map(|(slice, _)| Slice(*slice)).collect();
         if slices.is_empty() {
             return Ok(None);
@@ -161,11 +187,29 @@ impl Ledger {
             let parts = self.read_slice(state.slice)?;
             guard(self.disk.name(), || parts.iter().try_for_each(|part| add_part(part, &mut sums)))?;
         }
+        let spans = self.history.spans.iter().filter(|(_, span)| !span.is_rolled);
+        for ((resolution, start), span) in spans {
+            self.with(|db| {
+                let mut buffers = PageBuffers::default();
+                let all = 0..SPAN_SLOTS as u16;
+                replay_pages(&db.begin_read()?, *resolution, *start, span, &mut |bytes| {
+                    let page = Page::new(bytes)?;
+                    let mut failed = Ok(());
+                    page.read(Wanted::All, all.clone(), true, &mut buffers, &mut |id, _, value| {
+                        if failed.is_ok() {
+                            failed = add_row(&mut sums, id, value);
+                        }
+                        Ok(())
+                    })?;
+                    failed
+                })
+            })?;
+        }
         Ok(sums)
     }
 }
 
-fn encode_base(block: u32, sums: &SumMap) -> Vec<u8> {
+pub(super) fn encode_base(block: u32, sums: &SumMap) -> Vec<u8> {
     let mut out = Vec::with_capacity(sums.len() * 35);
     for (id, base) in sums {
         out.extend_from_slice(&((id.0 - block * BLOCK_SERIES) as u16).to_le_bytes());
@@ -177,7 +221,7 @@ fn encode_base(block: u32, sums: &SumMap) -> Vec<u8> {
     out
 }
 
-fn decode_base(
+pub(super) fn decode_base(
     block: u32,
     content: &[u8],
     mut visit: impl FnMut(SeriesId, BaseSums) -> Result<(), Fault>,

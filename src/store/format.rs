@@ -1,4 +1,4 @@
-//! The file, byte by byte: format 4. Everything the store writes is encoded and checked here.
+//! The file, byte by byte: format 5. Everything the store writes is encoded and checked here.
 //!
 //! A store is one redb file. Integers are little-endian in values and **big-endian in keys**, so that redb's
 //! byte order is number order. *varint* is LEB128.
@@ -13,16 +13,16 @@
 //! redb verifies nothing on read. The seed makes a value that moved to another key or table wrong. Rows
 //! that vanish, or appear twice, are found by *manifests*: a manifest is a number of rows, the sum of their
 //! content lengths and the xor of their checksums. Row `store` of table `meta` holds one for each of
-//! series, spans, totals, base, positions, state, pairs and recent; a row of `spans` holds one for the segment rows and one
-//! for the log rows of its slice. They change in the transaction that changes the rows, and are compared
-//! whenever all rows they cover have been read.
+//! series, spans, totals, base, positions, state, pairs, recent, tier_spans and tiers; a row of `spans` holds one for the
+//! segment rows and one for the log rows of its slice; a row of `tier_spans` one for the pages of each of its generations.
+//! They change in the transaction that changes the rows, and are compared whenever all rows they cover have been read.
 //!
 //! # Tables
 //!
 //! ```text
 //! meta            "format" → version:u32
 //!                 "store"  → id:u128 created:i64 slice_nanos:i64 last_commit:u64 commit_time:i64
-//!                            watermark:i64 next_series:u32 series_index_xor:u64 (rows:u64 bytes:u64 xor:u64) × 8
+//!                            watermark:i64 next_series:u32 series_index_xor:u64 (rows:u64 bytes:u64 xor:u64) × 10
 //! series          first id:u32 → created:i64 metrics:varint metric* rows:varint row*
 //!                   metric = kind:u8 scale:u8 digits:u8 name_len:varint name unit_len:varint unit
 //!                   row    = metric:varint labels_len:varint labels      (ids ascend by one)
@@ -36,7 +36,26 @@
 //! state           any name → whatever its owner encoded
 //! pairs           see `pairs/rows.rs`                                     (format 2)
 //! recent          see `kept.rs`                                           (format 2)
+//! pages           resolution:u32 start:u32 generation:u32 kind:u8 first id:u32 → a page (`page.rs`)       (format 5)
+//! tier_spans      resolution:u32 start:u32 → rolled:u8 generation:u32 newest:u64                          (format 5)
+//!                   (generation:u32 allocated:u64 rows:u64 bytes:u64 xor:u64)*
+//! tiers           resolution:u32 → from:u32 until:u32 keep:i64                                            (format 5)
 //! ```
+//!
+//! # Tiers of history (H1)
+//!
+//! A *tier* keeps history at a *resolution*, in slices (1 in the first). A *span* of it is 360 slots of that resolution,
+//! aligned to the epoch and named by its first slice, so that spans of a tier nest in those of the next. What is kept of a
+//! span are *pages*: rows of series of one kind whose ids share id / 1024, each with its slots. Pages are never edited: a
+//! job writes a *generation* of them, and a span is all the generations that its row of `tier_spans` lists. They are
+//! disjoint in samples: a reader merges them. `generation` is the highest number a listed one ever had; rows of a higher
+//! one are rubbish. `newest` is the commit that changed what the span says (folding generations into one does not).
+//! A span is *rolled* when everything in it has been added to coarser tiers, or to `base`, too.
+//!
+//! `from` of a tier is the first slice that it still holds, `until` the first that it gets nothing of any more (2^32 − 1
+//! while the pipeline file has the tier; a tier that the file lost ends with the last span it had begun). A slice's samples
+//! leave the segments for the finest tier that holds the slice, and if its span is rolled already (late data) for the next
+//! one too, and so on, in one transaction; when every one is rolled, or none holds the slice, for `base` too.
 //!
 //! A part longer than [`CHUNK_BYTES`] is stored as several *chunks*, cut between its blocks: redb allocates by
 //! powers of two, so values stay below 2^20 − 256 where the blocks allow it. Each chunk is a part of its own.
@@ -45,22 +64,28 @@
 //! once; before that nothing is lost that the older program would need.
 //! Format 2 had no resets in the rows of `totals`, whose blocks say their own version: such a file is opened, becomes one of
 //! format 3 at once, and its blocks are written anew as their turn comes. Format 3 had no estimated buckets in them, and
-//! becomes one of format 4 in the same way.
+//! becomes one of format 4 in the same way. Format 4 had no tiers: neither `pages` nor `tier_spans` nor `tiers`, and eight
+//! manifests; its segments are paged when their turn comes.
 //!
 //! # Invariants
 //!
 //! 1. `last_commit` grows by one with each commit; everything a commit brings is in one redb transaction
-//!    with it (C3): new series, log rows, positions, totals, state, pairs, kept events, one segment step, one expiry.
+//!    with it (C3): new series, log rows, positions, totals, state, pairs, kept events, one step of a job, one expiry.
 //! 2. Ids are dense: the rows of `series` cover 0..next_series, each once; `series_by_hash` has as many rows.
-//! 3. A sample is in exactly one place: a log row, or a segment row of the slice's present generation, or
-//!    `base`. In particular **a log row never lives beside a segment that holds it**: the transaction that
+//! 3. A sample is in exactly one place: a log row, or a segment row of the slice's present generation, or a page of a listed
+//!    generation of a span that is not rolled, or `base`. (Pages of rolled spans repeat, finer, what others hold.) In
+//!    particular **a log row never lives beside a segment that holds it**: the transaction that
 //!    makes a segment visible deletes exactly the log rows that were folded into it (all have
 //!    commit ≤ `through`), so a reader takes everything it finds.
 //! 4. A log row is deleted only when the totals of every block are `as_of` its commit or newer: totals are
 //!    the stored rows plus every log row with commit > `as_of`.
 //! 5. Segment rows of another generation than the span's are rubbish of an unfinished job; nobody reads
 //!    them, and the next job of the slice (which uses the same number) deletes them first.
-//! 6. base + all log rows + all present segment rows = the sums of everything ever committed (C5).
+//! 6. base + all log rows + all present segment rows + all listed pages of spans that are not rolled = the sums of
+//!    everything ever committed (C5).
+//! 7. No slice that a window may still read back, or that recovery puts into one, is paged.
+//! 8. `from` of a tier is a whole slot of the next tier and the edge of a span, and moves only when every span before it is
+//!    rolled, or its sums are in `base`: so tiers join without a seam.
 //!
 //! # What happens when it stops in the middle
 //!
@@ -73,7 +98,14 @@
 //! | commit n | all of n or nothing | `last_commit` is n or n − 1: the caller compares and re-applies or skips (C4) |
 //! | segment step, not the last | rows of a generation that nobody reads | rubbish (invariant 5); the job starts again |
 //! | last segment step | one transaction: new generation, log rows gone | before or after, never both (invariant 3) |
-//! | expiry | one transaction: rows gone, sums in `base` | before or after (invariant 6) |
+//! | expiry of slices | one transaction: rows gone, sums in `base` | before or after (invariant 6) |
+//! | step of pages, not the last (paging, rolling up, folding generations) | pages of generations that no row of `tier_spans` lists | rubbish; the next job of that span uses the same numbers and deletes them first; expiry deletes whole spans, rubbish included |
+//! | last step of paging | one transaction: the generations are listed in every tier they go to, the segments are gone | before or after, never both (invariant 3) |
+//! | last step of rolling up | one transaction: the generations are listed, the span says that it is rolled | before or after; a span that does not say so is rolled up again from the beginning, over rubbish |
+//! | last step of folding generations | one transaction: the new one is listed, the old ones are gone | before or after: the same samples |
+//! | expiry of spans | one transaction: pages and rows of `tier_spans` gone, `from` moved, sums of what was not rolled in `base` | before or after (invariant 6) |
+//! | another list of tiers | rows of `tiers`, in the next commit | before or after; nothing is paged or expired before the rows say what the pipeline file says |
+//! | upgrade of an older file | one transaction: new tables, new manifests, the version | the older file, or this format's |
 //! | no space (ENOSPC, EDQUOT, EFBIG) | redb latches the handle; the file keeps the last commit | reopening needs no space; the batch is committed when there is some |
 //! | the handle is dropped after an error | redb writes nothing more to it | quick-repair reads the saved allocator state |
 //! | a flipped bit | a checksum, a manifest, redb's own check or a caught panic | `Corrupt`; nothing is written afterwards |
@@ -85,7 +117,7 @@ use redb::TableDefinition;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The format this program reads and writes.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 /// The oldest that it can turn into its own.
 pub(super) const VERSION_OLDEST: u32 = 1;
 /// Ids per row of `totals` and `base`.
@@ -110,20 +142,30 @@ pub(super) enum Table {
     State = 5,
     Pairs = 6,
     Recent = 7,
-    Meta = 8,
-    Log = 9,
-    Segments = 10,
+    TierSpans = 8,
+    Tiers = 9,
+    Meta = 10,
+    Log = 11,
+    Segments = 12,
+    Pages = 13,
 }
 
 /// How many tables have their manifest in `meta`: the first of [`Table`].
-pub(super) const MANIFESTS: usize = 8;
-/// How many format 1 had.
-const MANIFESTS_OLDEST: usize = 6;
+pub(super) const MANIFESTS: usize = 10;
+
+/// How many a file of an older format has.
+fn manifests_of(version: u32) -> usize {
+    match version {
+        1 => 6,
+        2..5 => 8,
+        _ => MANIFESTS,
+    }
+}
 
 impl Table {
-    pub(super) const ALL: [Table; 11] = {
+    pub(super) const ALL: [Table; 14] = {
         use Table::*;
-        [Series, Spans, Totals, Base, Positions, State, Pairs, Recent, Meta, Log, Segments]
+        [Series, Spans, Totals, Base, Positions, State, Pairs, Recent, TierSpans, Tiers, Meta, Log, Segments, Pages]
     };
 
     pub(super) fn name(self) -> &'static str {
@@ -139,6 +181,9 @@ impl Table {
             Table::State => "state",
             Table::Pairs => "pairs",
             Table::Recent => "recent",
+            Table::TierSpans => "tier_spans",
+            Table::Tiers => "tiers",
+            Table::Pages => "pages",
         }
     }
 
@@ -241,13 +286,13 @@ impl Manifest {
         )))
     }
 
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         for field in [self.rows, self.bytes, self.xor] {
             out.extend_from_slice(&field.to_le_bytes());
         }
     }
 
-    fn take(reader: &mut Reader<'_>) -> Option<Manifest> {
+    pub(super) fn take(reader: &mut Reader<'_>) -> Option<Manifest> {
         Some(Manifest { rows: reader.u64()?, bytes: reader.u64()?, xor: reader.u64()? })
     }
 }
@@ -268,7 +313,7 @@ pub(super) struct Meta {
 
 impl Meta {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
+        let mut out = Vec::with_capacity(320);
         out.extend_from_slice(&self.store_id.to_le_bytes());
         for field in [self.created, self.slice_nanos, self.last_commit as i64, self.commit_time, self.watermark] {
             out.extend_from_slice(&field.to_le_bytes());
@@ -281,7 +326,6 @@ impl Meta {
 
     /// Reads a row of this format, or of an older one.
     pub(super) fn decode(bytes: &[u8], version: u32) -> Result<Meta, Fault> {
-        let manifests = if version == VERSION_OLDEST { MANIFESTS_OLDEST } else { MANIFESTS };
         let read = |reader: &mut Reader<'_>| {
             let mut meta = Meta {
                 store_id: u128::from_le_bytes(reader.array()?),
@@ -294,7 +338,7 @@ impl Meta {
                 index_xor: reader.u64()?,
                 manifests: Default::default(),
             };
-            for manifest in &mut meta.manifests[..manifests] {
+            for manifest in &mut meta.manifests[..manifests_of(version)] {
                 *manifest = Manifest::take(reader)?;
             }
             Some(meta)
@@ -374,4 +418,50 @@ pub(super) fn segment_key(slice: u32, generation: u32, kind: Kind, first: u32) -
 pub(super) fn u32_of(key: &[u8]) -> Result<u32, Fault> {
     let bytes = key.try_into().map_err(|_| corrupt(format_args!("a key of {} bytes, not 4", key.len())))?;
     Ok(u32::from_be_bytes(bytes))
+}
+
+/// The key of a row of `tier_spans`.
+pub(super) fn tier_span_key(resolution: u32, start: u32) -> [u8; 8] {
+    let mut key = [0; 8];
+    key[..4].copy_from_slice(&resolution.to_be_bytes());
+    key[4..].copy_from_slice(&start.to_be_bytes());
+    key
+}
+
+/// Resolution and first slice of a key of `tier_spans`.
+pub(super) fn tier_span_of(key: &[u8]) -> Result<(u32, u32), Fault> {
+    let read = |r: &mut Reader<'_>| Some((u32::from_be_bytes(r.array()?), u32::from_be_bytes(r.array()?)));
+    decode_whole(key, read).ok_or_else(|| corrupt(format_args!("a key of table tier_spans: {key:02x?}")))
+}
+
+/// Bytes of a key of `pages`.
+pub(super) const PAGE_KEY: usize = 17;
+
+/// The key of a page; a kind of 0 comes before, one of 0xFF behind every page of the generation.
+pub(super) fn page_key(resolution: u32, start: u32, generation: u32, kind: u8, first: u32) -> [u8; PAGE_KEY] {
+    let mut key = [0; PAGE_KEY];
+    key[..4].copy_from_slice(&resolution.to_be_bytes());
+    key[4..8].copy_from_slice(&start.to_be_bytes());
+    key[8..12].copy_from_slice(&generation.to_be_bytes());
+    key[12] = kind;
+    key[13..].copy_from_slice(&first.to_be_bytes());
+    key
+}
+
+/// Kind and first id of a page's key.
+pub(super) fn page_of(key: &[u8]) -> Result<(Kind, u32), Fault> {
+    let whole: Option<&[u8; PAGE_KEY]> = key.try_into().ok();
+    let read = |key: &[u8; PAGE_KEY]| {
+        let first = u32::from_be_bytes(key[13..].try_into().expect("four bytes"));
+        Some((Kind::from_code(key[12])?, first))
+    };
+    whole.and_then(read).ok_or_else(|| corrupt(format_args!("a key of table pages: {key:02x?}")))
+}
+
+/// What a row takes of the file: a leaf of its own from 2 KiB on, by powers of two of 4 KiB; small rows share leaves, which
+/// are three quarters full at least when rows are written in order.
+pub(super) fn allocated(key_len: usize, value_len: usize) -> u64 {
+    const PAGE: u64 = 4096;
+    let bytes = (key_len + value_len) as u64 + 16;
+    if bytes <= PAGE / 2 { bytes * 4 / 3 } else { bytes.next_power_of_two().max(PAGE) }
 }

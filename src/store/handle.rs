@@ -4,9 +4,11 @@
 //! status that its thread writes. Invariant: nobody waits for the store but a shard with a third combiner,
 //! which does not exist.
 
+use super::error::StoreError;
 use super::events::{EventsPlan, StoreReload};
 use super::kept::{KeptRow, KeptView};
 use super::state::Store;
+use super::worker::Step;
 use crate::channel::{Receiver, Sender, bounded};
 use crate::delta::SourceTally;
 use crate::delta::epoch::{PartitionPosition, SealSink, Sealed};
@@ -37,6 +39,7 @@ pub(super) enum Message {
     Reload(Box<StoreReload>, Box<dyn FnOnce() + Send>),
     Reset(Vec<(Kind, SeriesId)>, FlushReply),
     Within(StoreCall),
+    Step(u64, Result<Option<Step>, StoreError>),
     Stop(FlushReply, Duration),
 }
 
@@ -65,6 +68,9 @@ pub struct StoreStatus {
     pub tables: Vec<(&'static str, u64)>,
     /// Bytes of the file on disk.
     pub file_bytes: u64,
+    /// Spans that `max_size` took before their time, by the resolution of their tier in nanoseconds; 0 for slices that were
+    /// in no tier yet. Since this process started.
+    pub shed: Vec<(i64, u64)>,
     /// What the sources did since this process started, committed.
     pub tallies: Vec<SourceTally>,
     /// What was accepted and never committed, once the store has ended without it. Its recorded samples are those that
@@ -157,6 +163,11 @@ impl StoreHandle {
                 reply(None);
             }
         }
+    }
+
+    /// A step of a job, or why there is none; false when the store is gone.
+    pub(super) fn step(&self, number: u64, outcome: Result<Option<Step>, StoreError>) -> bool {
+        self.inbox.send_blocking(Message::Step(number, outcome)).is_ok()
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, StoreStatus> {

@@ -10,6 +10,7 @@ use super::format::*;
 use super::read::{get, scan};
 use super::reader::{SharedDatabase, StoreReader};
 use super::series::decode_whole;
+use super::tier::{History, Tier, TierSpan};
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, SeriesId, Slice, SliceWidth, Timestamp};
 use crate::rule::RestoreError;
@@ -27,6 +28,7 @@ pub struct Ledger {
     is_broken: Cell<bool>,
     pub(super) meta: Meta,
     pub(super) spans: BTreeMap<u32, Span>,
+    pub(super) history: History,
     /// `as_of` of the totals of each block; 0 until known.
     pub(super) totals_as_of: Vec<u64>,
 }
@@ -73,6 +75,7 @@ impl Ledger {
             is_broken: Cell::new(true),
             meta: Meta::default(),
             spans: BTreeMap::new(),
+            history: History::default(),
             totals_as_of: Vec::new(),
         };
         ledger.meta.created = now.0;
@@ -103,10 +106,10 @@ impl Ledger {
         });
         *write(&self.db) = Some(db);
         match loaded {
-            Ok((meta, spans)) => {
+            Ok((meta, spans, history)) => {
                 let blocks = meta.next_series.div_ceil(BLOCK_SERIES) as usize;
                 self.totals_as_of.resize(blocks, 0);
-                (self.meta, self.spans) = (meta, spans);
+                (self.meta, self.spans, self.history) = (meta, spans, history);
                 self.is_broken.set(false);
                 Ok(())
             }
@@ -152,6 +155,11 @@ impl Ledger {
     /// What the pipeline file wants of a metric that this file counts otherwise.
     pub(super) fn rescaled(&self, source: RestoreError) -> StoreError {
         StoreError::Rescaled { path: self.disk.name().to_owned(), source }
+    }
+
+    /// Something that reads beside it failed: the handle is not used again (C4).
+    pub(super) fn give_up(&self) {
+        self.is_broken.set(true);
     }
 
     /// Why nothing can be written now.
@@ -262,6 +270,9 @@ impl Ledger {
         };
         sum(Table::Log, |span| &span.log);
         sum(Table::Segments, |span| &span.segments);
+        let pages =
+            self.history.spans.values().map(TierSpan::size).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        sizes.push(TableSize { table: Table::Pages.name(), rows: pages.0, bytes: pages.1 });
         let series = u64::from(self.meta.next_series);
         sizes.push(TableSize { table: "series_by_hash", rows: series, bytes: series * 20 });
         sizes
@@ -341,7 +352,7 @@ fn upgrade(db: &Database) -> Result<(), Fault> {
     Ok(txn.commit()?)
 }
 
-fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u32, Span>), Fault> {
+fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u32, Span>, History), Fault> {
     let path = || path.to_owned();
     match db.begin_read()?.open_table(Table::Meta.rows()) {
         Err(redb::TableError::Storage(error)) => return Err(error.into()),
@@ -363,5 +374,14 @@ fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u
         spans.insert(u32_of(key)?, Span::decode(content)?);
         Ok(())
     })?;
-    Ok((meta, spans))
+    let mut history = History::default();
+    scan(db, Table::Tiers, &meta, |key, content| {
+        history.tiers.insert(u32_of(key)?, Tier::decode(content)?);
+        Ok(())
+    })?;
+    scan(db, Table::TierSpans, &meta, |key, content| {
+        history.spans.insert(tier_span_of(key)?, TierSpan::decode(content)?);
+        Ok(())
+    })?;
+    Ok((meta, spans, history))
 }

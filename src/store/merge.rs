@@ -36,6 +36,12 @@ struct Head {
     max: i64,
 }
 
+impl Default for Merged {
+    fn default() -> Merged {
+        Merged::new()
+    }
+}
+
 impl Merged {
     pub(super) fn new() -> Merged {
         let value = Value::Counter(CounterSum::default());
@@ -115,6 +121,20 @@ impl Merged {
             }
         }
         Some(())
+    }
+
+    /// The merged row.
+    pub(super) fn value(&self) -> RowValue<'_> {
+        match &self.value {
+            Value::Counter(sum) => RowValue::Counter(*sum),
+            Value::Gauge(sum) => RowValue::Gauge(sum.clone()),
+            Value::Set(distinct) => RowValue::Set(distinct.clone()),
+            Value::Distribution(head) => {
+                let Head { digits, weighted, count, sum, min, max } = *head;
+                let (cells, below) = (&self.cells, &self.below);
+                RowValue::Distribution(DistributionRow { digits, count, weighted, sum, min, max, cells, below })
+            }
+        }
     }
 
     /// Writes the merged row.

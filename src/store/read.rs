@@ -7,7 +7,9 @@ use super::error::{Fault, StoreError, corrupt, guard};
 use super::fold::TotalsBlock;
 use super::format::*;
 use super::ledger::Ledger;
+use super::page::{Page, PageBuffers, Wanted};
 use super::series::{Reader, SeriesDef, decode_series, decode_whole};
+use super::tier::{SPAN_SLOTS, TierSpan};
 use crate::delta::epoch::PartitionPosition;
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, SeriesId, Slice, Timestamp};
@@ -224,11 +226,26 @@ impl Ledger {
         self.verify_index()?;
         self.positions()?;
         self.replay(Slice(0), |_| Ok(()))?;
+        self.verify_pages()?;
         self.with(|db| {
-            for table in [Table::Totals, Table::Base, Table::State, Table::Spans, Table::Pairs, Table::Recent] {
+            use Table::*;
+            for table in [Totals, Base, State, Spans, Pairs, Recent, TierSpans, Tiers] {
                 scan(db, table, &self.meta, |_, _| Ok(()))?;
             }
             Ok(())
+        })
+    }
+
+    /// Decodes every page of every span.
+    pub(super) fn verify_pages(&self) -> Result<(), StoreError> {
+        let mut buffers = PageBuffers::default();
+        self.history.spans.iter().try_for_each(|((resolution, start), span)| {
+            self.with(|db| {
+                replay_pages(&db.begin_read()?, *resolution, *start, span, &mut |bytes| {
+                    let all = 0..SPAN_SLOTS as u16;
+                    Ok(Page::new(bytes)?.read(Wanted::All, all, true, &mut buffers, &mut |_, _, _| Ok(()))?)
+                })
+            })
         })
     }
 
@@ -288,6 +305,31 @@ pub(super) fn replay_parts(
     }
     span.segments.expect(&segments, &format!("segment of slice {}", slice.0))?;
     span.log.expect(&log, &format!("log of slice {}", slice.0))
+}
+
+/// All pages of a span as one transaction sees them, compared with its manifests.
+pub(super) fn replay_pages(
+    txn: &ReadTransaction,
+    resolution: u32,
+    start: u32,
+    span: &TierSpan,
+    visit: &mut dyn FnMut(&[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let table = txn.open_table(Table::Pages.rows())?;
+    for generation in &span.generations {
+        let first = page_key(resolution, start, generation.number, 0, 0);
+        let last = page_key(resolution, start, generation.number, 0xFF, u32::MAX);
+        let mut seen = Manifest::default();
+        for row in table.range(first.as_slice()..=last.as_slice())? {
+            let (key, value) = row?;
+            let bytes = unseal(Table::Pages, key.value(), value.value())?;
+            seen.add(claimed(value.value())?, bytes.len());
+            visit(bytes)?;
+        }
+        let what = format_args!("pages of the span {start} of resolution {resolution}").to_string();
+        generation.rows.expect(&seen, &what)?;
+    }
+    Ok(())
 }
 
 pub(super) fn log_range(slice: u32, through: u64) -> ([u8; 16], [u8; 16]) {

@@ -4,14 +4,15 @@
 //! sees one commit and nothing of a later one; the store closes a broken handle (C4) only when no snapshot is held, so
 //! a snapshot is short: whatever is slow happens outside.
 
-use super::error::{StoreError, corrupt, guard};
+use super::error::{Fault, StoreError, corrupt, guard};
 use super::fold::TotalsBlock;
-use super::format::{Meta, Span, Table, VERSION, u32_of, unseal};
+use super::format::{BLOCK_SERIES, Meta, Span, Table, VERSION, page_key, tier_span_key, tier_span_of, u32_of, unseal};
 use super::ledger::KEY_STORE;
 use super::read::{StoredPart, decode_totals, replay_parts};
 use super::series::{SeriesDef, decode_series_of};
+use super::tier::{Tier, TierSpan, span_end, span_slices, span_start};
 use crate::delta::part::Corrupt;
-use crate::event::{CommitId, Kind, Scale, Slice};
+use crate::event::{CommitId, Kind, Scale, SeriesId, Slice};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -32,6 +33,30 @@ pub struct SliceRow {
     /// Which.
     pub slice: Slice,
     /// The newest commit that touched it: while it stands, so do the slice's rows.
+    pub newest: CommitId,
+}
+
+/// A tier of history, as a snapshot sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierInfo {
+    /// Slices of one slot.
+    pub resolution: u32,
+    /// Slices of one span: 360 slots, aligned to the epoch.
+    pub span: u32,
+    /// The first slice that it holds: everything before has expired, or came before the tier did.
+    pub from: Slice,
+    /// The end of its newest span; `from` when there is none.
+    pub to: Slice,
+}
+
+/// A span of a tier that stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSpan {
+    /// Of its tier.
+    pub resolution: u32,
+    /// Its first slice.
+    pub start: Slice,
+    /// The newest commit that changed what it says: while it stands, so do the span's samples.
     pub newest: CommitId,
 }
 
@@ -66,6 +91,15 @@ impl StoreReader {
         call(&snapshot)
     }
 
+    /// Runs a step of a job on a snapshot.
+    pub(super) fn step<T>(&self, step: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
+        let held = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = held.as_ref() else {
+            return Err(StoreError::Broken { path: self.path.clone() });
+        };
+        guard(&self.path, || step(&db.begin_read()?))
+    }
+
     /// What to say when bytes that a snapshot gave are not a part.
     pub fn corrupt_part(&self, source: Corrupt) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), what: source.to_string() }
@@ -92,6 +126,97 @@ impl Snapshot<'_> {
                 rows.push(SliceRow { slice: Slice(u32_of(key.value())?), newest: CommitId(span.newest) });
             }
             Ok(rows)
+        })
+    }
+
+    /// The tiers, finest first. A slice is told by the finest that holds it (`from..to`), by all its pages, and by the
+    /// slices that stand beside them ([`slices`](Self::slices)): logs and segments, recent ones and late ones.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row.
+    pub fn tiers(&self) -> Result<Vec<TierInfo>, StoreError> {
+        guard(self.path, || {
+            let spans = self.txn.open_table(Table::TierSpans.rows())?;
+            let mut tiers = Vec::new();
+            for row in self.txn.open_table(Table::Tiers.rows())?.iter()? {
+                let (key, value) = row?;
+                let resolution = u32_of(key.value())?;
+                let tier = Tier::decode(unseal(Table::Tiers, key.value(), value.value())?)?;
+                let (first, last) = (tier_span_key(resolution, 0), tier_span_key(resolution, u32::MAX));
+                let newest = spans.range::<&[u8]>(first.as_slice()..=last.as_slice())?.next_back();
+                let to = match newest {
+                    Some(row) => span_end(resolution, tier_span_of(row?.0.value())?.1),
+                    None => tier.from,
+                };
+                let (from, to) = (Slice(tier.from), Slice(to.max(tier.from)));
+                tiers.push(TierInfo { resolution, span: span_slices(resolution), from, to });
+            }
+            Ok(tiers)
+        })
+    }
+
+    /// The spans of a tier that touch a range of slices and hold anything, ascending.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row.
+    pub fn page_spans(&self, resolution: u32, range: Range<Slice>) -> Result<Vec<PageSpan>, StoreError> {
+        if range.is_empty() || resolution == 0 {
+            return Ok(Vec::new());
+        }
+        guard(self.path, || {
+            let first = tier_span_key(resolution, span_start(resolution, range.start.0));
+            let last = tier_span_key(resolution, range.end.0);
+            let mut spans = Vec::new();
+            for row in
+                self.txn.open_table(Table::TierSpans.rows())?.range::<&[u8]>(first.as_slice()..last.as_slice())?
+            {
+                let (key, value) = row?;
+                let span = TierSpan::decode(unseal(Table::TierSpans, key.value(), value.value())?)?;
+                let start = Slice(tier_span_of(key.value())?.1);
+                if !span.generations.is_empty() {
+                    spans.push(PageSpan { resolution, start, newest: CommitId(span.newest) });
+                }
+            }
+            Ok(spans)
+        })
+    }
+
+    /// The verified pages (see `Page`) of a span that hold series of a kind with ids in a range, and perhaps others of the
+    /// same blocks of 1,024. Generation by generation, ascending by id in each; one series may have slots, and the same
+    /// slot, in several generations: they are disjoint in samples and merge. Calls nothing when the span is gone.
+    ///
+    /// # Errors
+    /// I/O, a corrupt row; `visit`'s own error as `Corrupt`.
+    pub fn read_pages(
+        &self,
+        span: PageSpan,
+        kind: Kind,
+        ids: Range<SeriesId>,
+        visit: &mut dyn FnMut(&[u8]) -> Result<(), Corrupt>,
+    ) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        guard(self.path, || {
+            let key = tier_span_key(span.resolution, span.start.0);
+            let Some(value) = self.txn.open_table(Table::TierSpans.rows())?.get(key.as_slice())? else { return Ok(()) };
+            let row = TierSpan::decode(unseal(Table::TierSpans, &key, value.value())?)?;
+            let table = self.txn.open_table(Table::Pages.rows())?;
+            for generation in &row.generations {
+                let key = |id: u32| page_key(span.resolution, span.start.0, generation.number, kind as u8, id);
+                // The page that holds the first id begins at or before it, in its block.
+                let block = key(ids.start.0 - ids.start.0 % BLOCK_SERIES);
+                let before = table.range::<&[u8]>(block.as_slice()..=key(ids.start.0).as_slice())?.next_back();
+                let first = match before {
+                    Some(row) => row?.0.value().to_vec(),
+                    None => block.to_vec(),
+                };
+                for row in table.range::<&[u8]>(first.as_slice()..key(ids.end.0).as_slice())? {
+                    let (key, value) = row?;
+                    visit(unseal(Table::Pages, key.value(), value.value())?)?;
+                }
+            }
+            Ok(())
         })
     }
 

@@ -12,7 +12,6 @@ use super::series::{SeriesDef, decode_series, encode_series};
 use super::state::Store;
 use super::write::{Change, put};
 use crate::event::{Metric, series_hash};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What stands between a name and the mark of its retirement: in no metric's name.
@@ -34,7 +33,7 @@ impl Ledger {
     /// # Errors
     /// Any; the ledger is then broken, and what was asked for has happened as a whole or not at all.
     pub fn retire(&mut self, is_retired: &dyn Fn(&SeriesDef) -> bool, mark: u64) -> Result<usize, StoreError> {
-        let mut change = Change { meta: self.meta.clone(), spans: BTreeMap::new(), sealed: Vec::new() };
+        let mut change = Change::new(&self.meta);
         let mut count = 0;
         self.with(|db| {
             let mut rows: Vec<(u32, Vec<SeriesDef>)> = Vec::new();

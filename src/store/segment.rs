@@ -8,16 +8,16 @@ use super::error::{Fault, StoreError, corrupt};
 use super::format::*;
 use super::ledger::Ledger;
 use super::merge::Merged;
-use super::read::{get, log_range, segment_range};
+use super::read::{log_range, segment_range};
 use crate::delta::part::{PartCursor, PartPosition, PartWriter, Scratch};
 use crate::event::{CommitId, Kind, SeriesId, Slice};
-use redb::{Database, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A segment row ends when it has grown to this; one more row of a series fits below [`CHUNK_BYTES`]
-/// unless it is a very wide sketch.
-const ROW_BYTES: usize = CHUNK_BYTES - 64 * 1024;
+/// A segment row ends when it has grown to this: one more row of a series usually fits below 64 KiB, by which redb
+/// allocates. Not longer, since the job that pages a span holds a row of each of its 360 slices.
+const ROW_BYTES: usize = (62 << 10) - 256;
 /// A step ends early when it has produced this much, whatever the number of rows.
 const STEP_BYTES: usize = 8 << 20;
 /// Log rows beyond which a slice that still gets late rows is folded nevertheless.
@@ -33,6 +33,8 @@ pub struct SegmentJob {
     heads: BinaryHeap<Reverse<(Kind, SeriesId, usize)>>,
     folded: Manifest,
     written: Manifest,
+    /// The newest commit whose rows are taken.
+    limit: u64,
     has_started: bool,
 }
 
@@ -90,7 +92,7 @@ struct Run {
 
 impl Run {
     /// Moves to the next row and says whose it is.
-    fn head(&mut self, db: &Database) -> Result<Option<(Kind, SeriesId)>, Fault> {
+    fn head(&mut self, txn: &ReadTransaction) -> Result<Option<(Kind, SeriesId)>, Fault> {
         loop {
             if let Some(position) = self.position {
                 let next = PartCursor::resume(&self.bytes, position).peek()?;
@@ -102,8 +104,10 @@ impl Run {
                 (self.bytes, self.position) = (Vec::new(), None);
                 return Ok(None);
             };
-            let bytes = get(db, self.table, &key)?;
-            self.bytes = bytes.ok_or_else(|| corrupt(format_args!("a row of {} vanished", self.table.name())))?;
+            let value = txn.open_table(self.table.rows())?.get(key.as_slice())?;
+            let value = value.ok_or_else(|| corrupt(format_args!("a row of {} vanished", self.table.name())))?;
+            self.bytes.clear();
+            self.bytes.extend_from_slice(unseal(self.table, &key, value.value())?);
             self.position = Some(PartCursor::new(&self.bytes)?.position());
         }
     }
@@ -122,50 +126,26 @@ impl Ledger {
 
     /// Begins to fold a slice: all its log rows up to [`totals_through`](Ledger::totals_through), and the
     /// segment that stands. Drop the job when the slice is expired; at most one job of a slice at a time.
-    ///
-    /// # Errors
-    /// I/O, or a corrupt row.
-    pub fn segment_job(&self, slice: Slice) -> Result<SegmentJob, StoreError> {
+    pub fn segment_job(&self, slice: Slice) -> SegmentJob {
         let span = self.spans.get(&slice.0).copied().unwrap_or_default();
-        let limit = self.totals_through().0;
-        self.with(|db| {
-            let txn = db.begin_read()?;
-            let mut job = SegmentJob {
-                slice,
-                generation: span.generation + 1,
-                through: span.through,
-                runs: Vec::new(),
-                heads: BinaryHeap::new(),
-                folded: Manifest::default(),
-                written: Manifest::default(),
-                has_started: false,
-            };
-            let mut run = Run::new(Table::Segments);
-            let (first, last) = segment_range(slice.0, span.generation);
-            if span.generation > 0 {
-                for row in txn.open_table(Table::Segments.rows())?.range(first.as_slice()..=last.as_slice())? {
-                    run.chunks.push_back(row?.0.value().to_vec());
-                }
-            }
-            job.runs.push(run);
-            let (first, last) = log_range(slice.0, limit);
-            for row in txn.open_table(Table::Log.rows())?.range(first.as_slice()..=last.as_slice())? {
-                let (key, value) = row?;
-                let (_, commit, _, chunk) = log_key_of(key.value())?;
-                job.folded.add(claimed(value.value())?, value.value().len() - 8);
-                job.through = job.through.max(commit.0);
-                if chunk == 0 {
-                    job.runs.push(Run::new(Table::Log));
-                }
-                job.runs.last_mut().expect("the first run was pushed above").chunks.push_back(key.value().to_vec());
-            }
-            for (number, run) in job.runs.iter_mut().enumerate() {
-                if let Some((kind, id)) = run.head(db)? {
-                    job.heads.push(Reverse((kind, id, number)));
-                }
-            }
-            Ok(job)
-        })
+        SegmentJob {
+            slice,
+            generation: span.generation + 1,
+            through: span.through,
+            runs: Vec::new(),
+            heads: BinaryHeap::new(),
+            folded: Manifest::default(),
+            written: Manifest::default(),
+            limit: self.totals_through().0,
+            has_started: false,
+        }
+    }
+
+    /// True while a step may be committed: the slice is as it was when its job began, but for newer log rows.
+    pub(super) fn is_current_segment(&self, step: &SegmentStep) -> bool {
+        let span = self.spans.get(&step.slice.0).copied().unwrap_or_default();
+        let is_whole = step.finish.as_ref().is_none_or(|finish| span.log.rows >= finish.folded.rows);
+        span.generation + 1 == step.generation && is_whole
     }
 
     /// Merges about `rows_max` more series of a job. Commit the step (again, if a commit failed) before the
@@ -174,7 +154,7 @@ impl Ledger {
     /// # Errors
     /// I/O, or a corrupt row; begin a new job then.
     pub fn segment_step(&self, job: &mut SegmentJob, rows_max: usize) -> Result<SegmentStep, StoreError> {
-        self.with(|db| job.step(db, rows_max))
+        self.with(|db| job.step(&db.begin_read()?, rows_max))
     }
 
     /// Folds a slice at once, in commits of its own steps: for tests and tools.
@@ -182,7 +162,7 @@ impl Ledger {
     /// # Errors
     /// As [`commit`](Ledger::commit).
     pub fn fold_slice(&mut self, slice: Slice, rows_max: usize) -> Result<(), StoreError> {
-        let mut job = self.segment_job(slice)?;
+        let mut job = self.segment_job(slice);
         loop {
             let step = self.segment_step(&mut job, rows_max)?;
             let id = CommitId(self.meta.last_commit + 1);
@@ -208,7 +188,40 @@ impl SegmentJob {
         self.slice
     }
 
-    fn step(&mut self, db: &Database, rows_max: usize) -> Result<SegmentStep, Fault> {
+    /// Lists what is to be merged.
+    fn begin(&mut self, txn: &ReadTransaction) -> Result<(), Fault> {
+        let mut run = Run::new(Table::Segments);
+        if self.generation > 1 {
+            let (first, last) = segment_range(self.slice.0, self.generation - 1);
+            for row in txn.open_table(Table::Segments.rows())?.range(first.as_slice()..=last.as_slice())? {
+                run.chunks.push_back(row?.0.value().to_vec());
+            }
+        }
+        self.runs.push(run);
+        let (first, last) = log_range(self.slice.0, self.limit);
+        for row in txn.open_table(Table::Log.rows())?.range(first.as_slice()..=last.as_slice())? {
+            let (key, value) = row?;
+            let (_, commit, _, chunk) = log_key_of(key.value())?;
+            self.folded.add(claimed(value.value())?, value.value().len() - 8);
+            self.through = self.through.max(commit.0);
+            if chunk == 0 {
+                self.runs.push(Run::new(Table::Log));
+            }
+            self.runs.last_mut().expect("the first run was pushed above").chunks.push_back(key.value().to_vec());
+        }
+        for (number, run) in self.runs.iter_mut().enumerate() {
+            if let Some((kind, id)) = run.head(txn)? {
+                self.heads.push(Reverse((kind, id, number)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn step(&mut self, txn: &ReadTransaction, rows_max: usize) -> Result<SegmentStep, Fault> {
+        let is_first = !std::mem::replace(&mut self.has_started, true);
+        if is_first {
+            self.begin(txn)?;
+        }
         let mut output = Output { job: (self.slice.0, self.generation), rows: Vec::new(), row: None };
         let (mut taken, mut bytes) = (0, 0);
         let mut merged = Merged::new();
@@ -219,17 +232,17 @@ impl SegmentJob {
             let is_alone = self.heads.peek().is_none_or(|Reverse((k, i, _))| (*k, *i) != (kind, id));
             let writer = output.writer(kind, id, &mut self.written);
             if is_alone {
-                self.take(db, first, |value| {
+                self.take(txn, first, |value| {
                     writer.row(id, value);
                     Ok(())
                 })?;
             } else {
-                self.take(db, first, |value| merged.begin(value))?;
+                self.take(txn, first, |value| merged.begin(value))?;
                 while let Some(Reverse((k, i, number))) = self.heads.peek().copied()
                     && (k, i) == (kind, id)
                 {
                     self.heads.pop();
-                    self.take(db, number, |value| merged.add(value))?;
+                    self.take(txn, number, |value| merged.add(value))?;
                 }
                 merged.write(id, writer);
             }
@@ -238,7 +251,6 @@ impl SegmentJob {
         }
         // A row of the file ends with the step: its last bytes would otherwise wait for the next one.
         output.end_row(&mut self.written);
-        let is_first = !std::mem::replace(&mut self.has_started, true);
         let finish = self.heads.is_empty().then_some(Finish {
             through: self.through,
             folded: self.folded,
@@ -250,7 +262,7 @@ impl SegmentJob {
     /// Gives the next row of a run to `use_row` and puts the run's new head into the heap.
     fn take(
         &mut self,
-        db: &Database,
+        txn: &ReadTransaction,
         number: usize,
         use_row: impl FnOnce(&crate::delta::part::RowValue<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
@@ -262,7 +274,7 @@ impl SegmentJob {
         use_row(&row.value)?;
         drop(row);
         run.position = Some(cursor.position());
-        if let Some((kind, id)) = run.head(db)? {
+        if let Some((kind, id)) = run.head(txn)? {
             if (kind, id) <= last {
                 return Err(corrupt(format_args!("rows of slice {} are out of order", self.slice.0)));
             }

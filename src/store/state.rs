@@ -9,10 +9,14 @@ mod ids;
 mod pending;
 mod reset;
 mod restore;
+mod shed;
 mod upkeep;
+mod work;
 
 use self::pending::{Attempt, Pending};
 use self::restore::{Restored, restore, restore_hidden};
+use self::shed::Shedding;
+use self::work::Work;
 use super::error::StoreError;
 use super::events::{EventsPlan, StoreReload};
 use super::fold::{Committed, Fold, Resetting, TotalsBlock};
@@ -25,8 +29,9 @@ use super::ledger::Ledger;
 use super::merge::merge_parts;
 use super::pairs::Pairs;
 use super::read::StoredKind;
-use super::segment::{SegmentJob, SegmentStep};
 use super::series::SeriesDef;
+use super::tier::TierPlan;
+use super::worker::Step;
 use super::write::CommitBatch;
 use crate::delta::epoch::{PartitionPosition, Sealed};
 use crate::delta::{Combiner, CounterSum, Edge, EncodedPart, Encoder, GaugeSum, IdMap, SeriesTable, SourceTally};
@@ -41,8 +46,6 @@ use std::sync::Arc;
 const PENDING_PARTS_MAX: usize = 16;
 /// Every commit rewrites this share of the totals (C5).
 const TOTALS_SHARE: usize = 60;
-/// Rows of a segment that one commit may write: a bounded step (H5).
-const SEGMENT_ROWS_STEP: usize = 200_000;
 /// What a series that is to be reset counts among what waits.
 const RESET_BYTES: usize = 32;
 /// Slices that one commit may drop.
@@ -57,8 +60,13 @@ pub struct StoreLimits {
     pub lateness: i64,
     /// T2.
     pub hold_max: i64,
-    /// How long closed slices are kept behind the wall clock.
+    /// How long closed slices stay slices behind the wall clock: windows read them back, and late samples come to them.
+    /// Older ones become pages of the tiers, or, where no tier holds them, leave the file.
     pub keep: i64,
+    /// The tiers of history, finest first.
+    pub tiers: Vec<TierPlan>,
+    /// What the file may take: from 85 % of it the oldest spans go, whatever their tier keeps (H4).
+    pub max_size: u64,
     /// What may wait in memory while nothing can be committed.
     pub pending: usize,
 }
@@ -72,6 +80,8 @@ pub struct Done {
     pub live_epoch: u64,
     /// What its sources did.
     pub tallies: Vec<SourceTally>,
+    /// It wrote a step of a job beside.
+    pub has_step: bool,
 }
 
 /// See the file's head.
@@ -107,9 +117,12 @@ pub struct Store {
     slid_at: Timestamp,
     /// Series that are to leave memory.
     leaving: Vec<(Kind, Slot)>,
-    job: Option<SegmentJob>,
-    /// A step that was prepared and is not known to have landed.
-    step: Option<SegmentStep>,
+    /// Segments, pages, roll-ups.
+    work: Work,
+    may_step: bool,
+    shedding: Shedding,
+    /// The last commit wrote a step.
+    has_stepped: bool,
     /// Of the last retirement.
     mark: u64,
 }
@@ -204,8 +217,10 @@ impl Store {
             watermark,
             slid_at: now,
             leaving: Vec::new(),
-            job: None,
-            step: None,
+            work: Work::default(),
+            may_step: true,
+            shedding: Shedding::default(),
+            has_stepped: false,
             mark: 0,
         })
     }
@@ -413,7 +428,8 @@ impl Store {
             self.gauges.clear();
         }
         self.encoder.recycle(std::mem::take(&mut attempt.parts));
-        Ok(Some(Done { id: attempt.id, live_epoch: attempt.live_epoch, tallies: attempt.tallies }))
+        let Attempt { id, live_epoch, tallies, .. } = attempt;
+        Ok(Some(Done { id, live_epoch, tallies, has_step: std::mem::take(&mut self.has_stepped) }))
     }
 
     /// Moves what is pending into an attempt; false when nothing happened at all.
@@ -530,15 +546,7 @@ impl Store {
             }
         }
         let (time, watermark) = self.attempt.as_ref().map(|a| (a.time, a.watermark)).expect("a commit is prepared");
-        if self.step.is_none() {
-            self.prepare_step(watermark)?;
-        }
-        let expire = if self.job.is_none() {
-            // A slice that windows still hold is read back when it leaves them: it must be there then.
-            self.ledger.expire_step(self.oldest_kept(time.min(self.slid_at)), EXPIRE_SLICES_MAX)?
-        } else {
-            None
-        };
+        let chores = self.chores(time, watermark)?;
         let attempt = self.attempt.as_ref().expect("a commit is prepared");
         let mut batch = CommitBatch::new(attempt.id, attempt.time, attempt.watermark);
         batch.new_series = &attempt.defs;
@@ -547,26 +555,20 @@ impl Store {
         batch.pairs = &attempt.pairs;
         batch.recent = &attempt.recent;
         batch.totals = &totals;
-        batch.segment = self.step.as_ref();
-        batch.expire = expire.as_ref();
+        (batch.expire, batch.expire_spans) = (chores.expire.as_ref(), chores.expire_spans.as_ref());
+        batch.tiers = chores.tiers.as_ref();
+        match self.work.front().filter(|_| chores.has_step) {
+            Some(Step::Segment(step)) => batch.segment = Some(step),
+            Some(Step::History(step)) => batch.history = Some(step),
+            None => {}
+        }
         self.ledger.commit(&batch)?;
         self.totals_due.clear();
-        if self.step.take().is_some_and(|step| step.is_last()) {
-            self.job = None;
+        self.has_stepped = chores.has_step;
+        if chores.has_step {
+            self.work.landed();
         }
-        Ok(())
-    }
-
-    /// H1: the next step of folding a closed slice's log rows into a segment.
-    fn prepare_step(&mut self, watermark: Timestamp) -> Result<(), StoreError> {
-        if self.job.is_none()
-            && let Some(slice) = self.ledger.segment_candidate(self.limits.slice.slice_of(watermark))
-        {
-            self.job = Some(self.ledger.segment_job(slice)?);
-        }
-        if let Some(job) = &mut self.job {
-            self.step = Some(self.ledger.segment_step(job, SEGMENT_ROWS_STEP)?);
-        }
+        self.count_shed(&chores);
         Ok(())
     }
 

@@ -4,13 +4,16 @@
 //! manifests change with the rows they cover; memory changes only after the transaction returned.
 
 use super::base::ExpireStep;
+use super::due::TierExpiry;
 use super::error::{Fault, StoreError, corrupt};
 use super::fold::TotalsBlock;
 use super::format::*;
+use super::job::HistoryStep;
 use super::ledger::{KEY_STORE, Ledger};
 use super::read::{log_range, segment_range};
 use super::segment::SegmentStep;
 use super::series::{SeriesDef, encode_series};
+use super::tier::{Tier, TierChange, TierSpan};
 use crate::delta::EncodedPart;
 use crate::delta::epoch::PartitionPosition;
 use crate::delta::part::{self, block_ranges};
@@ -45,11 +48,17 @@ pub struct CommitBatch<'a> {
     pub segment: Option<&'a SegmentStep>,
     /// Slices to drop; from [`Ledger::expire_step`].
     pub expire: Option<&'a ExpireStep>,
+    /// A step of a job of the history.
+    pub history: Option<&'a HistoryStep>,
+    /// Spans to drop.
+    pub expire_spans: Option<&'a TierExpiry>,
+    /// From [`Ledger::tier_change`].
+    pub tiers: Option<&'a TierChange>,
 }
 
 impl CommitBatch<'_> {
     /// A commit that says nothing but the time.
-    pub fn new(id: CommitId, time: Timestamp, watermark: Timestamp) -> Self {
+    pub const fn new(id: CommitId, time: Timestamp, watermark: Timestamp) -> Self {
         CommitBatch {
             id,
             time,
@@ -63,6 +72,9 @@ impl CommitBatch<'_> {
             recent: &[],
             segment: None,
             expire: None,
+            history: None,
+            expire_spans: None,
+            tiers: None,
         }
     }
 }
@@ -71,7 +83,16 @@ impl CommitBatch<'_> {
 pub(super) struct Change {
     pub(super) meta: Meta,
     pub(super) spans: BTreeMap<u32, Span>,
+    pub(super) tiers: BTreeMap<u32, Option<Tier>>,
+    pub(super) tier_spans: BTreeMap<(u32, u32), Option<TierSpan>>,
     pub(super) sealed: Vec<u8>,
+}
+
+impl Change {
+    pub(super) fn new(meta: &Meta) -> Change {
+        let (spans, tiers, tier_spans) = Default::default();
+        Change { meta: meta.clone(), spans, tiers, tier_spans, sealed: Vec::new() }
+    }
 }
 
 impl Ledger {
@@ -97,12 +118,15 @@ impl Ledger {
             assert_eq!(step.prepared_at, self.meta.last_commit, "an expiry is committed at once or prepared anew");
         }
         if let Some(step) = batch.segment {
-            let span = self.spans.get(&step.slice.0).copied().unwrap_or_default();
             let expires = batch.expire.is_some_and(|expire| expire.slices.contains(&step.slice));
-            let is_void = step.finish.as_ref().is_some_and(|finish| span.log.rows < finish.folded.rows);
-            assert!(span.generation + 1 == step.generation && !expires && !is_void, "an expired slice has no job");
+            assert!(self.is_current_segment(step) && !expires, "an expired slice has no job");
         }
-        let mut change = Change { meta: self.meta.clone(), spans: BTreeMap::new(), sealed: Vec::new() };
+        if let Some(step) = batch.expire_spans {
+            assert_eq!(step.prepared_at, self.meta.last_commit, "an expiry is committed at once or prepared anew");
+        }
+        let is_void = |step: &&HistoryStep| !self.is_current(&step.spec);
+        assert!(batch.history.filter(is_void).is_none(), "a step whose inputs have changed is begun anew");
+        let mut change = Change::new(&self.meta);
         self.with(|db| {
             let mut txn = db.begin_write()?;
             txn.set_durability(redb::Durability::Immediate)?;
@@ -116,6 +140,18 @@ impl Ledger {
                 self.spans.remove(&slice);
             } else {
                 self.spans.insert(slice, span);
+            }
+        }
+        for (resolution, tier) in change.tiers {
+            match tier {
+                Some(tier) => drop(self.history.tiers.insert(resolution, tier)),
+                None => drop(self.history.tiers.remove(&resolution)),
+            }
+        }
+        for (key, span) in change.tier_spans {
+            match span {
+                Some(span) => drop(self.history.spans.insert(key, span)),
+                None => drop(self.history.spans.remove(&key)),
             }
         }
         // Series that appear now have nothing in older commits.
@@ -135,6 +171,16 @@ impl Ledger {
         if let Some(step) = batch.expire {
             self.write_expiry(txn, step, change)?;
         }
+        if let Some(tiers) = batch.tiers {
+            self.write_tiers(txn, tiers, change)?;
+        }
+        if let Some(step) = batch.history {
+            self.write_history(txn, step, batch.id.0, change)?;
+        }
+        if let Some(step) = batch.expire_spans {
+            self.write_tier_expiry(txn, step, change)?;
+        }
+        self.put_history(txn, change)?;
         if !batch.positions.is_empty() {
             let rows = batch.positions.iter().map(|position| {
                 let mut content = position.next.to_le_bytes().to_vec();
@@ -164,7 +210,7 @@ impl Ledger {
     }
 
     /// The span of a slice as this transaction leaves it.
-    fn span<'c>(&self, change: &'c mut Change, slice: u32) -> &'c mut Span {
+    pub(super) fn span<'c>(&self, change: &'c mut Change, slice: u32) -> &'c mut Span {
         change.spans.entry(slice).or_insert_with(|| self.spans.get(&slice).copied().unwrap_or_default())
     }
 

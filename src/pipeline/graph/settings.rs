@@ -16,6 +16,8 @@ pub(in crate::pipeline) fn store_limits(plan: &Plan) -> StoreLimits {
         lateness: plan.lateness,
         hold_max: plan.hold_max,
         keep: keep_of(plan),
+        tiers: tiers_of(plan),
+        max_size: plan.store.max_size,
         pending: usize::try_from(plan.limits.pending).unwrap_or(usize::MAX),
     }
 }
@@ -32,8 +34,13 @@ pub(in crate::pipeline) fn cache_bytes(plan: &Plan) -> usize {
     usize::try_from(key_caches_bytes(&plan.limits)).unwrap_or(usize::MAX) / (shards * (1 + own))
 }
 
-/// Closed slices are kept as long as the longest window and late samples need them; tiers of history come
-/// with the pages.
+/// The tiers of history in slices; every resolution is a whole number of them.
+pub(in crate::pipeline) fn tiers_of(plan: &Plan) -> Vec<TierPlan> {
+    let slices = |nanos: i64| u32::try_from(nanos / plan.slice.nanos()).unwrap_or(RESOLUTION_MAX);
+    plan.store.tiers.iter().map(|tier| TierPlan { resolution: slices(tier.resolution), keep: tier.keep }).collect()
+}
+
+/// Closed slices stay slices as long as the longest window and late samples need them; then they are paged.
 pub(in crate::pipeline) fn keep_of(plan: &Plan) -> i64 {
     let widest = plan.metrics.iter().map(|metric| metric.window_slices).chain([plan.window_slices]).max();
     let window = i64::from(widest.unwrap_or(1) + 1) * plan.slice.nanos();

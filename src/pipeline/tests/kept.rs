@@ -35,7 +35,9 @@ fn boot(config: &LedgerConfig, clock: &Arc<ManualClock>, plan: EventsPlan) -> Ho
     let table = Arc::new(SeriesTable::new(TableLimits { series: 1000, series_per_metric: 1000 }, Labels::empty()));
     let slice = SliceWidth::from_nanos(SLICE_NANOS).expect("wide enough");
     let (fold, _) = view(Arc::clone(&table), slice, 1 << 20);
-    let limits = StoreLimits { slice, lateness: SECOND, hold_max: SECOND, keep: 3600 * SECOND, pending: 64 << 20 };
+    let (tiers, max_size) = (Vec::new(), u64::MAX);
+    let (keep, pending) = (3600 * SECOND, 64 << 20);
+    let limits = StoreLimits { slice, lateness: SECOND, hold_max: SECOND, keep, tiers, max_size, pending };
     let sources = ["internal", "one"].map(|name| (name.to_owned(), "test")).to_vec();
     let ledger = Ledger::open(config, now).expect("opens");
     let mut store = Store::recover(ledger, Box::new(fold), table, &rules, sources, limits, 1, now).expect("recovers");

@@ -78,8 +78,15 @@ fn boot(disk: &SimDisk, now: i64, pairs_max: usize) -> Host {
     let slice = SliceWidth::from_nanos(SLICE_NANOS).expect("wide enough");
     let (fold, view) = view(Arc::clone(&table), slice, 1 << 20);
     let ledger = Ledger::open(&disk.config(), Timestamp(now)).expect("opens");
-    let limits =
-        StoreLimits { slice, lateness: LATENESS, hold_max: 600 * SECOND, keep: 3600 * SECOND, pending: 64 << 20 };
+    let limits = StoreLimits {
+        slice,
+        lateness: LATENESS,
+        hold_max: 600 * SECOND,
+        keep: 3600 * SECOND,
+        tiers: Vec::new(),
+        max_size: u64::MAX,
+        pending: 64 << 20,
+    };
     let sources = ["internal", "one", "two"].map(|name| (name.to_owned(), "test")).to_vec();
     let mut store =
         Store::recover(ledger, Box::new(fold), Arc::clone(&table), &rules, sources, limits, 1, Timestamp(now))

@@ -23,7 +23,7 @@ impl Store {
     /// # Errors
     /// As opening; may be called again.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
-        (self.job, self.step) = (None, None);
+        self.work.stop();
         self.ledger.reopen()
     }
 

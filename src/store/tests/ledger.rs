@@ -1,6 +1,6 @@
 //! Opening, round trips, errors with words.
 
-use super::script::{Rng, SLICE_NANOS, commit_next, commit_of, def, fingerprint, part};
+use super::script::{Rng, SLICE_NANOS, TIERS, commit_next, commit_of, def, fingerprint, part};
 use crate::delta::CounterSum;
 use crate::delta::EncodedPart;
 use crate::delta::part::{PartCursor, PartWriter, Scratch};
@@ -130,7 +130,7 @@ fn h3_another_version_is_named_and_left_alone() {
     txn.commit().expect("commits");
     drop(db);
     let error = Ledger::open(&file(&path), NOW).expect_err("unknown");
-    assert!(matches!(error, StoreError::WrongVersion { found: 7, supported: 4, .. }), "{error}");
+    assert!(matches!(error, StoreError::WrongVersion { found: 7, supported: 5, .. }), "{error}");
 }
 
 #[test]
@@ -276,6 +276,34 @@ fn a_file_of_format_3_becomes_one_of_this_and_keeps_everything() {
     older(3);
 }
 
+#[test]
+fn a_file_that_the_program_of_format_4_wrote_becomes_one_of_this_and_keeps_everything() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.redb");
+    std::fs::write(&path, include_bytes!("../../../tests/fixtures/store-format-4.redb")).expect("written");
+    // The same script, in this format.
+    let mut same = Ledger::open(&file(&directory.path().join("b.redb")), NOW).expect("a new store");
+    for _ in 0..24 {
+        commit_next(5, &mut same, 20).expect("commits");
+    }
+    for _ in 0..2 {
+        let mut ledger = Ledger::open(&file(&path), NOW).expect("opens");
+        assert_eq!((ledger.last_commit(), ledger.created()), (CommitId(24), NOW));
+        assert_eq!(ledger.sums().expect("readable"), same.sums().expect("readable"));
+        assert_eq!(fingerprint(&mut ledger).expect("readable"), fingerprint(&mut same).expect("readable"));
+        ledger.verify().expect("whole");
+    }
+    // It goes on, and gets tiers.
+    let mut ledger = Ledger::open(&file(&path), NOW).expect("opens");
+    let tiers = ledger.tier_change(&TIERS).expect("there are none yet");
+    ledger.commit(&CommitBatch { tiers: Some(&tiers), ..batch(&ledger) }).expect("commits");
+    let (from, spans) = (ledger.history.tiers[&1].from, ledger.history.spans.len());
+    assert!(from == 0 && spans == 0 && ledger.tier_change(&TIERS).is_none());
+    ledger.reopen().expect("opens");
+    assert_eq!(ledger.history.tiers.len(), 3);
+    ledger.verify().expect("whole");
+}
+
 fn older(version: u32) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("a.redb");
@@ -288,8 +316,12 @@ fn older(version: u32) {
     // As the older program left it: its own version, and before format 2 neither new tables nor their manifests.
     let db = redb::Database::create(&path).expect("opens");
     let txn = db.begin_write().expect("begins");
-    let missing: &[Table] = if version == 1 { &[Table::Pairs, Table::Recent] } else { &[] };
-    for table in missing {
+    let mut missing = vec![Table::TierSpans, Table::Tiers];
+    if version == 1 {
+        missing.extend([Table::Pairs, Table::Recent]);
+    }
+    assert!(txn.delete_table(Table::Pages.rows()).expect("deletes"));
+    for table in &missing {
         assert!(txn.delete_table(table.rows()).expect("deletes"));
     }
     {

@@ -3,5 +3,7 @@
 mod crash;
 pub(crate) mod disk;
 mod fold;
+mod history;
 mod ledger;
 pub(crate) mod script;
+mod year;

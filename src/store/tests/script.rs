@@ -6,7 +6,11 @@ use crate::delta::part::{DistributionRow, PartWriter};
 use crate::delta::{CounterSum, GaugeSum};
 use crate::event::{CommitId, Kind, LabelsBuilder, Scale, SeriesId, Slice, Timestamp, series_hash};
 use crate::sketch::{Digits, Distinct, layout};
-use crate::store::{CommitBatch, Ledger, SeriesDef, StoreError, TotalsBlock};
+use crate::store::due::ExpiryDue;
+use crate::store::job::HistoryJob;
+use crate::store::tier::History;
+use crate::store::{CommitBatch, Ledger, SeriesDef, StoreError, TierPlan, TotalsBlock};
+use redb::ReadableDatabase;
 use std::collections::BTreeSet;
 
 /// Splitmix64: the same numbers for the same seed.
@@ -117,16 +121,20 @@ pub(crate) struct Owned {
 /// Commit `id` of the script: some new series, parts of the present slice and sometimes of an old one,
 /// positions, and the totals of the stalest block.
 pub(crate) fn commit_of(seed: u64, id: u64, ledger: &Ledger, rows: u64) -> Owned {
+    commit_in(seed, id, ledger, rows, (id / 4) as u32, 3)
+}
+
+/// As [`commit_of`], in a slice, and sometimes in one so far behind it.
+fn commit_in(seed: u64, id: u64, ledger: &Ledger, rows: u64, slice: u32, behind: u32) -> Owned {
     let mut rng = Rng(seed ^ id.wrapping_mul(0xABCD_EF01));
     let time = id as i64 * 1_000_000_000;
     let first = ledger.next_series().0;
     let new_series: Vec<SeriesDef> =
         (first..first + if id == 1 { 300 } else { rng.below(8) as u32 }).map(|n| def(n, time)).collect();
     let series = first + new_series.len() as u32;
-    let slice = (id / 4) as u32;
     let mut log = vec![part(&mut rng, slice, series, rows), part(&mut rng, slice, series, rows / 3 + 1)];
     if rng.below(4) == 0 {
-        log.push(part(&mut rng, slice.saturating_sub(3), series, 5));
+        log.push(part(&mut rng, slice.saturating_sub(behind), series, 5));
     }
     let positions = vec![PartitionPosition {
         partition: format!("kafka/{}", id % 3).as_str().into(),
@@ -152,7 +160,7 @@ pub(crate) fn commit_next(seed: u64, ledger: &mut Ledger, rows: u64) -> Result<(
     if expire.is_none()
         && let Some(slice) = ledger.segment_candidate(Slice(open))
     {
-        let mut job = ledger.segment_job(slice)?;
+        let mut job = ledger.segment_job(slice);
         // Half of the steps are first steps of jobs that are then abandoned.
         let rows_max = if id.is_multiple_of(2) { 10 } else { usize::MAX };
         step = Some(ledger.segment_step(&mut job, rows_max)?);
@@ -169,6 +177,69 @@ pub(crate) fn commit_next(seed: u64, ledger: &mut Ledger, rows: u64) -> Result<(
         segment: step.as_ref(),
         expire: expire.as_ref(),
         ..CommitBatch::new(CommitId(id), Timestamp(owned.time), Timestamp(owned.time - 30_000_000_000))
+    })
+}
+
+/// The tiers of the long script.
+pub(crate) const TIERS: [TierPlan; 3] = [
+    TierPlan { resolution: 1, keep: 500 * SLICE_NANOS },
+    TierPlan { resolution: 6, keep: 3_000 * SLICE_NANOS },
+    TierPlan { resolution: 36, keep: 9_000 * SLICE_NANOS },
+];
+
+/// As [`commit_next`], over so many slices that pages are written, rolled up, folded and dropped. What a commit does
+/// besides is a function of what the ledger holds, so that it can be tried again.
+pub(crate) fn commit_long(seed: u64, ledger: &mut Ledger, rows: u64) -> Result<(), StoreError> {
+    let id = ledger.last_commit().0 + 1;
+    let open = id as u32 * 200;
+    let owned = commit_in(seed, id, ledger, rows, open, if id.is_multiple_of(3) { 900 } else { 210 });
+    // Totals of every block, so that slices can be folded soon.
+    let as_of = CommitId(id);
+    let all = ledger.stalest_totals(usize::MAX).into_iter();
+    let totals: Vec<_> = all.map(|block| TotalsBlock { block, as_of, bytes: id.to_le_bytes().to_vec() }).collect();
+    let batch = CommitBatch::new(CommitId(id), Timestamp(owned.time), Timestamp(owned.time));
+    let tiers = ledger.tier_change(&TIERS);
+    let (mut expire, mut spans, mut segment, mut history) = (None, None, None, None);
+    let back = |nanos: i64| Slice((i64::from(open) - nanos / SLICE_NANOS).max(0) as u32);
+    let mut spec = None;
+    if tiers.is_none() {
+        match ledger.expiry_due(back).filter(|_| id.is_multiple_of(2)) {
+            Some(ExpiryDue::Drop(expiry)) => spans = Some(expiry),
+            Some(ExpiryDue::ToBase(to_base)) => spec = Some(to_base),
+            None => expire = ledger.expire_step(Slice(open.saturating_sub(100)), 2)?,
+        }
+        if expire.is_none() && spans.is_none() {
+            let candidate = ledger.segment_candidate(Slice(open)).filter(|_| !id.is_multiple_of(4));
+            match candidate {
+                Some(slice) => segment = Some(ledger.segment_step(&mut ledger.segment_job(slice), usize::MAX)?),
+                None => {
+                    let due = || ledger.history_due(Slice(open.saturating_sub(100)));
+                    let folds = || {
+                        let mut spans = ledger.history.spans.iter().filter(|(_, span)| span.generations.len() > 1);
+                        spans.next().map(|((resolution, start), _)| ledger.fold_spec(*resolution, *start, true))
+                    };
+                    spec = spec.or_else(due).or_else(folds);
+                }
+            }
+        }
+        if let Some(spec) = spec {
+            // Some are first steps of jobs that are then abandoned.
+            let bytes = if id % 8 == 4 { 1 } else { usize::MAX };
+            let mut job = HistoryJob::new(spec).limited(bytes, usize::MAX);
+            history = ledger.with(|db| job.step(&db.begin_read()?))?;
+        }
+    }
+    ledger.commit(&CommitBatch {
+        new_series: &owned.new_series,
+        log: &owned.log,
+        positions: &owned.positions,
+        totals: &totals,
+        segment: segment.as_ref(),
+        expire: expire.as_ref(),
+        history: history.as_ref(),
+        expire_spans: spans.as_ref(),
+        tiers: tiers.as_ref(),
+        ..batch
     })
 }
 
@@ -200,6 +271,10 @@ pub(crate) fn fingerprint(ledger: &mut Ledger) -> Result<String, StoreError> {
         hash.update(part.bytes);
         Ok(())
     })?;
+    if ledger.history != History::default() {
+        write!(out, "{:?} ", ledger.history).expect("to a string");
+        ledger.verify_pages()?;
+    }
     hash.update(format!("{:?}", ledger.sums()?).as_bytes());
     write!(out, "{:x}", hash.digest128()).expect("to a string");
     Ok(out)

@@ -119,6 +119,8 @@ impl World {
             lateness: 2 * SECOND,
             hold_max: 600 * SECOND,
             keep: self.setup.keep,
+            tiers: Vec::new(),
+            max_size: u64::MAX,
             pending: self.setup.pending,
         };
         let sources = SOURCES.map(|name| (name.to_owned(), "test")).to_vec();

@@ -1,0 +1,207 @@
+//! Background work as the store sees it: which job runs, which of its steps is written next (H5).
+//!
+//! In: what is due, steps that were made. Out: at most one step a commit. Owns: the steps that wait. Invariants: one job
+//! at a time; a step whose inputs have changed is dropped with its job; behind an I/O error all of it is (C4).
+
+use super::super::due::{ExpiryDue, TierExpiry};
+use super::super::error::StoreError;
+use super::super::job::HistoryJob;
+use super::super::ledger::Ledger;
+use super::super::worker::{Job, Step, WorkerHandle};
+use super::{Store, Timestamp};
+use crate::event::Slice;
+use std::collections::VecDeque;
+
+/// The work under way.
+#[derive(Default)]
+pub(super) struct Work {
+    /// Makes the steps; without one they are made here, when they are written.
+    worker: Option<WorkerHandle>,
+    /// Of the last job that began.
+    number: u64,
+    /// The job, where no worker has it.
+    job: Option<Box<Job>>,
+    is_under_way: bool,
+    /// Made and not known to have landed, oldest first.
+    steps: VecDeque<Step>,
+}
+
+impl Work {
+    pub(super) fn set_worker(&mut self, worker: WorkerHandle) {
+        self.stop();
+        self.worker = Some(worker);
+    }
+
+    /// Drops the job: what it has written is rubbish that the next one of its place deletes.
+    pub(super) fn stop(&mut self) {
+        self.job = None;
+        self.steps.clear();
+        if std::mem::take(&mut self.is_under_way)
+            && let Some(worker) = &self.worker
+        {
+            worker.drop_job();
+        }
+        self.number += 1;
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_under_way
+    }
+
+    pub(super) fn begin(&mut self, job: Job) {
+        self.number += 1;
+        self.is_under_way = true;
+        match &self.worker {
+            Some(worker) => self.is_under_way = worker.begin(self.number, job),
+            None => self.job = Some(Box::new(job)),
+        }
+    }
+
+    /// A step that the worker made, or why it made none.
+    pub(super) fn take(&mut self, number: u64, outcome: Result<Option<Step>, StoreError>) -> Result<(), StoreError> {
+        if number != self.number || !self.is_under_way {
+            return Ok(());
+        }
+        match outcome {
+            Ok(Some(step)) => self.steps.push_back(step),
+            Ok(None) => self.stop(),
+            Err(error) => {
+                self.stop();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The step that the next commit writes, if one is made and still current.
+    fn prepare(&mut self, ledger: &Ledger) -> Result<bool, StoreError> {
+        if self.steps.is_empty()
+            && let Some(job) = &mut self.job
+        {
+            match ledger.job_step(job)? {
+                Some(step) => self.steps.push_back(step),
+                None => self.stop(),
+            }
+        }
+        let is_current = |step: &Step| match step {
+            Step::Segment(step) => ledger.is_current_segment(step),
+            Step::History(step) => ledger.is_current(&step.spec),
+        };
+        if self.steps.front().is_some_and(|step| !is_current(step)) {
+            self.stop();
+        }
+        Ok(!self.steps.is_empty())
+    }
+
+    pub(super) fn front(&self) -> Option<&Step> {
+        self.steps.front()
+    }
+
+    /// The step of [`prepare`](Self::prepare) is durable.
+    pub(super) fn landed(&mut self) {
+        let Some(step) = self.steps.pop_front() else { return };
+        if step.is_last() {
+            self.is_under_way = false;
+            self.job = None;
+        } else if let Some(worker) = &self.worker {
+            worker.next(self.number);
+        }
+    }
+}
+
+/// What a commit does beside what it was asked for.
+#[derive(Default)]
+pub(super) struct Chores {
+    pub(super) expire: Option<super::super::base::ExpireStep>,
+    pub(super) expire_spans: Option<TierExpiry>,
+    pub(super) tiers: Option<super::super::tier::TierChange>,
+    /// A step of [`Work`].
+    pub(super) has_step: bool,
+    /// What goes only because of `max_size`.
+    pub(super) is_shed: bool,
+}
+
+impl Store {
+    /// Steps are made by a worker from here on.
+    pub fn set_worker(&mut self, worker: WorkerHandle) {
+        self.work.set_worker(worker);
+    }
+
+    /// Takes a step that the worker made.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub(in crate::store) fn take_step(
+        &mut self,
+        number: u64,
+        outcome: Result<Option<Step>, StoreError>,
+    ) -> Result<(), StoreError> {
+        match self.work.take(number, outcome) {
+            // The store has let the file go meanwhile, and begins jobs anew once it has it again.
+            Err(StoreError::Broken { .. }) => Ok(()),
+            Err(error) => {
+                self.ledger.give_up();
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Whether the next commits may write steps of jobs.
+    pub(in crate::store) fn allow_steps(&mut self, may_step: bool) {
+        self.may_step = may_step;
+    }
+
+    /// What the next commit does besides: the tiers as the pipeline file has them, then expiry, then a step of the job that
+    /// runs, or the first of the one that is due.
+    pub(super) fn chores(&mut self, time: Timestamp, watermark: Timestamp) -> Result<Chores, StoreError> {
+        let mut chores = Chores { tiers: self.ledger.tier_change(&self.limits.tiers), ..Chores::default() };
+        if chores.tiers.is_some() || !self.may_step {
+            // Until the rows say what the file says nothing is paged or dropped by them.
+            return Ok(chores);
+        }
+        // A slice that windows still hold is read back when it leaves them: it must be there then.
+        let now = time.min(self.slid_at);
+        let kept_from = self.oldest_kept(now);
+        let width = self.limits.slice;
+        if self.work.is_idle() {
+            let back = |nanos: i64| width.slice_of(now.plus_nanos(-nanos));
+            let shed = self.shed_due(kept_from)?;
+            chores.is_shed = shed.is_some();
+            match shed.or_else(|| self.ledger.expiry_due(back).map(Shed::Spans)) {
+                Some(Shed::Spans(ExpiryDue::Drop(expiry))) => {
+                    chores.expire_spans = Some(expiry);
+                    return Ok(chores);
+                }
+                Some(Shed::Spans(ExpiryDue::ToBase(spec))) => self.work.begin(Job::History(HistoryJob::new(spec))),
+                Some(Shed::Slices(expire)) => {
+                    chores.expire = Some(expire);
+                    return Ok(chores);
+                }
+                None => {
+                    chores.expire = self.ledger.expire_step(kept_from, super::EXPIRE_SLICES_MAX)?;
+                    if chores.expire.is_some() {
+                        return Ok(chores);
+                    }
+                    self.begin_due(kept_from, width.slice_of(watermark));
+                }
+            }
+        }
+        chores.has_step = self.work.prepare(&self.ledger)?;
+        Ok(chores)
+    }
+
+    fn begin_due(&mut self, kept_from: Slice, open: Slice) {
+        if let Some(slice) = self.ledger.segment_candidate(open) {
+            self.work.begin(Job::Segment(self.ledger.segment_job(slice)));
+        } else if let Some(spec) = self.ledger.history_due(kept_from.min(open)) {
+            self.work.begin(Job::History(HistoryJob::new(spec)));
+        }
+    }
+}
+
+/// What goes before its time.
+pub(super) enum Shed {
+    Spans(ExpiryDue),
+    Slices(super::super::base::ExpireStep),
+}
