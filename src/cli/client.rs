@@ -5,11 +5,11 @@
 
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Body as _, Bytes};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -127,15 +127,28 @@ impl Client {
 
     /// `GET path`
     pub(super) fn get(&self, path: &str, accept: &str) -> anyhow::Result<Reply> {
-        self.ask(Method::GET, path, accept, Vec::new())
+        self.ask(Method::GET, path, accept, "text/plain", Vec::new())
+    }
+
+    /// `POST path` with a form.
+    pub(super) fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> anyhow::Result<Reply> {
+        let pairs: Vec<String> = fields.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+        self.ask(Method::POST, path, "*/*", "application/x-www-form-urlencoded", pairs.join("&").into_bytes())
     }
 
     /// `POST path` with plain text.
     pub(super) fn post(&self, path: &str, body: Vec<u8>) -> anyhow::Result<Reply> {
-        self.ask(Method::POST, path, "*/*", body)
+        self.ask(Method::POST, path, "*/*", "text/plain", body)
     }
 
-    fn request(&self, method: Method, path: &str, accept: &str, body: Vec<u8>) -> anyhow::Result<Request<Full<Bytes>>> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Request<Full<Bytes>>> {
         let (host, prefix) = match &self.target {
             Target::Tcp { authority, prefix } => (authority.as_str(), prefix.as_str()),
             Target::Unix(_) => ("localhost", ""),
@@ -145,7 +158,7 @@ impl Client {
             .uri(format!("{prefix}{path}"))
             .header(HOST, host)
             .header(ACCEPT, accept)
-            .header(CONTENT_TYPE, "text/plain");
+            .header(CONTENT_TYPE, content_type);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -161,7 +174,7 @@ impl Client {
         mut take: impl FnMut(&[u8]) -> anyhow::Result<ControlFlow<()>>,
     ) -> anyhow::Result<Followed> {
         self.runtime.block_on(async {
-            let request = self.request(Method::GET, path, "*/*", Vec::new())?;
+            let request = self.request(Method::GET, path, "*/*", "text/plain", Vec::new())?;
             let stream = self.connect().await?;
             let over = async {
                 match limit {
@@ -179,9 +192,38 @@ impl Client {
         })
     }
 
-    fn ask(&self, method: Method, path: &str, accept: &str, body: Vec<u8>) -> anyhow::Result<Reply> {
+    /// `GET path`, whose answer may be long: piece after piece, with the length of the whole where it is known.
+    ///
+    /// # Errors
+    /// Nobody answers, the answer breaks off or comes too slowly, somebody interrupts, or what `take` returned.
+    pub(super) fn copy(
+        &self,
+        path: &str,
+        mut take: impl FnMut(Option<u64>, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Copied> {
         self.runtime.block_on(async {
-            let request = self.request(method, path, accept, body)?;
+            let request = self.request(Method::GET, path, "*/*", "text/plain", Vec::new())?;
+            let stream = self.connect().await?;
+            tokio::select! {
+                copied = copy(stream, request, &mut take) => copied.with_context(|| format!("{} broke off", self.target)),
+                interrupted = super::signals::stop_asked() => {
+                    interrupted?;
+                    bail!("interrupted")
+                }
+            }
+        })
+    }
+
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Reply> {
+        self.runtime.block_on(async {
+            let request = self.request(method, path, accept, content_type, body)?;
             let stream = self.connect().await?;
             tokio::time::timeout(ANSWER_PATIENCE, exchange(stream, request))
                 .await
@@ -229,6 +271,63 @@ async fn exchange(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> any
         tokio::select! {
             answer = answer.as_mut() => return answer,
             // Its end alone is no error: the answer may be complete.
+            _ = connection.as_mut(), if is_driven => is_driven = false,
+        }
+    }
+}
+
+/// A query parameter's value, percent-encoded.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~*".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// How copying an answer ended.
+#[derive(Debug)]
+pub(super) enum Copied {
+    /// It was refused; what the instance said.
+    Refused(Reply),
+    /// All of it was handed over.
+    Whole,
+}
+
+/// One request whose answer is handed over as it comes.
+async fn copy(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+    take: &mut impl FnMut(Option<u64>, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<Copied> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let pieces = async {
+        let late = |_| anyhow!("nothing came within {} s", ANSWER_PATIENCE.as_secs());
+        let mut answer = tokio::time::timeout(ANSWER_PATIENCE, sender.send_request(request)).await.map_err(late)??;
+        let status = answer.status().as_u16();
+        if status != 200 {
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|problem| anyhow!("the answer broke off: {problem}"))?.to_bytes();
+            return Ok(Copied::Refused(Reply { status, body }));
+        }
+        let length = answer.body().size_hint().exact();
+        while let Some(frame) = tokio::time::timeout(ANSWER_PATIENCE, answer.frame()).await.map_err(late)? {
+            if let Ok(bytes) = frame?.into_data() {
+                take(length, &bytes)?;
+            }
+        }
+        anyhow::Ok(Copied::Whole)
+    };
+    let (mut pieces, mut connection) = (std::pin::pin!(pieces), std::pin::pin!(connection));
+    let mut is_driven = true;
+    loop {
+        tokio::select! {
+            copied = pieces.as_mut() => return copied,
+            // Its end alone is no error: pieces may still be in the answer.
             _ = connection.as_mut(), if is_driven => is_driven = false,
         }
     }

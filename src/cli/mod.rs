@@ -10,12 +10,15 @@ pub mod check;
 mod check_typed;
 mod client;
 mod demo;
+mod export;
 mod generate;
 mod healthcheck;
 pub mod init;
 mod load;
 mod log;
 mod manual;
+mod moment;
+mod query;
 mod run;
 mod send;
 mod show;
@@ -146,6 +149,17 @@ enum Command {
         hydrograph tap --kind deltas --match '{region=\"eu\"}' --limit 20\n  \
         hydrograph tap --json --count 1000 > samples.ndjson")]
     Tap(tap::Tap),
+    /// Ask a running instance in PromQL: at one time, or over a range of times
+    #[command(before_help = "Examples:\n  \
+        hydrograph query 'sum by (region) (rate(orders_total[5m]))'\n  \
+        hydrograph query 'histogram_quantile(0.99, rate(latency_seconds[5m]))' --start -6h --step 5m\n  \
+        hydrograph query orders_total --time 2026-11-20T12:00:00Z --json")]
+    Query(query::Query),
+    /// Write the current values of a running instance in a format that others read
+    #[command(before_help = "Examples:\n  \
+        hydrograph export > metrics.prom\n  \
+        hydrograph export --format csv --match '{region=\"eu\"}' --output eu.csv")]
+    Export(export::Export),
     /// Generate load: prepared datagrams with values patched on every send
     #[command(before_help = "Examples:\n  \
         hydrograph generate --seconds 10 --series 100_000\n  \
@@ -208,6 +222,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Schema => wiring::schema(),
         Command::Send(send) => send.run(&client()?),
         Command::Tap(tap) => tap.run(&client()?),
+        Command::Query(query) => query.run(&client()?),
+        Command::Export(export) => export.run(&client()?),
         Command::Generate(generate) => generate.run(client),
         Command::Healthcheck => healthcheck::run(&client()?),
         Command::Completions { shell } => manual::completions(shell, &mut std::io::stdout().lock()),

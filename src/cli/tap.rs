@@ -3,7 +3,7 @@
 //! In: kinds, edges, filters. Out: one row an item on stdout; on stderr which edges matched and what was left out.
 //! Invariants: an item that passed the filter is shown or counted; an interrupt is a clean end.
 
-use super::client::{Client, Followed};
+use super::client::{Client, Followed, encoded};
 use super::{Exit, show};
 use crate::pipeline::tap::{Figures, TAP_LIMIT, TapLine};
 use crate::shard::tap::TapKind;
@@ -216,19 +216,6 @@ fn left_out(seconds: f64, limit: u64, queue: u64, per_second: u32) -> String {
         reasons.push(format!("{queue} because this reader is too slow"));
     }
     format!("left out in {seconds:.1} s: {}", reasons.join(", "))
-}
-
-/// A query parameter's value, percent-encoded.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~*".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 /// The time of day in UTC: of `2026-11-20T12:00:00.250Z` the middle.

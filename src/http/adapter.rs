@@ -14,6 +14,7 @@ use super::{
 };
 use crate::delta::SourceTally;
 use crate::event::{DropReason, Group, Kind, Metric, RejectReason, WireType};
+use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapRequest};
 use crate::pipeline::{EventsRefused, Pipeline, Report, ResetError, WidgetError, as_number, series_name};
 use crate::rule::{escape_metric_name, is_reserved_name};
@@ -21,6 +22,7 @@ use crate::shard;
 use crate::sink::scrape;
 use crate::store::KeptRow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A rate is taken over at least this long.
 const RATE_NANOS_MIN: i64 = 2_000_000_000;
@@ -227,9 +229,9 @@ pub fn laws_of(sum: &SourceTally) -> Laws {
 }
 
 impl Backend for Front {
-    fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, NoScrape> {
+    fn scrape(&self, asked: &ScrapeRequest) -> Result<ScrapeBody, NoScrape> {
         let request = scrape::ScrapeRequest {
-            format: match request.format {
+            format: match asked.format {
                 Format::Text => scrape::ScrapeFormat::Text,
                 Format::OpenMetrics => scrape::ScrapeFormat::OpenMetrics,
                 Format::Protobuf => scrape::ScrapeFormat::Protobuf,
@@ -237,12 +239,20 @@ impl Backend for Front {
                 Format::ApiJson => scrape::ScrapeFormat::ApiJson,
                 Format::Csv => scrape::ScrapeFormat::Csv,
                 Format::Influx => scrape::ScrapeFormat::Influx,
+                Format::Ndjson => scrape::ScrapeFormat::Ndjson,
             },
-            group: request.group.clone(),
-            names: request.names.clone(),
-            gzip: request.gzip,
+            group: asked.group.clone(),
+            names: asked.names.clone(),
+            gzip: asked.gzip,
         };
-        let body = self.pipeline.scrape(&request).map_err(|error| match error {
+        let body = match asked.selectors.is_empty() {
+            true => self.pipeline.scrape(&request),
+            false => {
+                let chosen = scrape::Chosen::new(&asked.selectors).map_err(NoScrape::Selector)?;
+                self.pipeline.scrape_chosen(&request, &chosen)
+            }
+        };
+        let body = body.map_err(|error| match error {
             scrape::ScrapeError::UnknownGroup(error) => NoScrape::UnknownGroup(UnknownGroup { known: error.known }),
             scrape::ScrapeError::NoRoom { .. } => NoScrape::NoRoom(error.to_string()),
         })?;
@@ -388,6 +398,10 @@ impl Backend for Front {
 
     fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, WidgetError> {
         self.pipeline.widget(name, hours)
+    }
+
+    fn ask(&self, question: &Question, patience: Duration) -> Result<Answer, Unanswered> {
+        self.pipeline.ask(question, patience)
     }
 
     fn tap(&self, request: &TapRequest) -> Result<Box<dyn TapFeed>, TapError> {

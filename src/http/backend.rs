@@ -6,10 +6,12 @@
 use crate::event::Timestamp;
 use crate::event::time::rfc3339;
 use crate::pipeline::WidgetError;
+use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The running pipeline, as HTTP sees it.
 pub trait Backend: Send + Sync + 'static {
@@ -69,6 +71,12 @@ pub trait Backend: Send + Sync + 'static {
     /// [`WidgetError`].
     fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, WidgetError>;
 
+    /// Answers a question in PromQL, within `patience`.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    fn ask(&self, question: &Question, patience: Duration) -> Result<Answer, Unanswered>;
+
     /// Opens a tap; it closes when it is dropped.
     ///
     /// # Errors
@@ -108,6 +116,8 @@ pub enum Format {
     Csv,
     /// `/api/metrics?format=influx`.
     Influx,
+    /// `/api/metrics?format=ndjson`.
+    Ndjson,
 }
 
 /// What a scrape asks for.
@@ -119,6 +129,8 @@ pub struct ScrapeRequest {
     pub group: Option<String>,
     /// `name[]`: exposed family names; empty = all.
     pub names: Vec<String>,
+    /// `match[]`: selectors of the series to show; empty = all.
+    pub selectors: Vec<String>,
     /// The client reads gzip.
     pub gzip: bool,
 }
@@ -143,6 +155,9 @@ pub enum NoScrape {
     /// Slow readers hold as much as bodies may take; it passes.
     #[error("{0}")]
     NoRoom(String),
+    /// A selector is none; the words say which and why.
+    #[error("{0}")]
+    Selector(String),
 }
 
 /// How a client was not served as it asked; the words are the label of `hydrograph_http_refused_total{reason}`.

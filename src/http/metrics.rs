@@ -6,7 +6,7 @@
 use super::accept;
 use super::backend::{Format, NoScrape, Refusal, ScrapeRequest, UnknownGroup};
 use super::connection::Counted;
-use super::routes::{ANSWER_PATIENCE, Desk, Pairs, come_again, json_answer, not_found, off_thread, text_of};
+use super::routes::{ANSWER_PATIENCE, Desk, Pairs, come_again, error, json_answer, not_found, off_thread, text_of};
 use crate::pipeline::WidgetError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::PathRejection;
@@ -22,8 +22,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The words of `/api/metrics?format=`.
-const API_FORMATS: [(&str, Format); 4] =
-    [("prometheus", Format::Text), ("json", Format::ApiJson), ("csv", Format::Csv), ("influx", Format::Influx)];
+const API_FORMATS: [(&str, Format); 6] = [
+    ("prometheus", Format::Text),
+    ("json", Format::ApiJson),
+    ("csv", Format::Csv),
+    ("influx", Format::Influx),
+    ("openmetrics", Format::OpenMetrics),
+    ("ndjson", Format::Ndjson),
+];
 
 /// `GET /metrics`
 pub(super) async fn scrape_all(State(desk): State<Desk>, Query(query): Query<Pairs>, headers: HeaderMap) -> Response {
@@ -91,9 +97,10 @@ pub(super) async fn dashboard(State(desk): State<Desk>, Query(query): Query<Pair
 }
 
 async fn scrape(desk: Desk, format: Format, group: Option<String>, query: Pairs, headers: &HeaderMap) -> Response {
-    let names = query.into_iter().filter(|(key, _)| key == "name[]").map(|(_, name)| name).collect();
+    let all = |wanted: &str| query.iter().filter(|(key, _)| key == wanted).map(|(_, value)| value.clone()).collect();
+    let (names, selectors) = (all("name[]"), all("match[]"));
     let gzip = accept::reads_gzip(text_of(headers, header::ACCEPT_ENCODING).as_deref());
-    let request = ScrapeRequest { format, group, names, gzip };
+    let request = ScrapeRequest { format, group, names, selectors, gzip };
     let patience = scrape_patience(headers);
     let backend = Arc::clone(&desk.backend);
     let body = match off_thread(&desk.renders, patience, move || backend.scrape(&request)).await {
@@ -106,6 +113,7 @@ async fn scrape(desk: Desk, format: Format, group: Option<String>, query: Pairs,
             desk.backend.note_refusal(Refusal::NoRoom);
             return come_again(&reason);
         }
+        Ok(Err(NoScrape::Selector(reason))) => return error(StatusCode::BAD_REQUEST, &reason),
         Err(answer) => return answer,
     };
     let mut answer = Response::new(Body::new(Pieces { pieces: body.pieces, next: 0 }));

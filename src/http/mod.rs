@@ -7,7 +7,7 @@
 //! routes answer.
 //!
 //! Reading order: [`backend`](self) (what the routes need), `accept` (which format), `token`, `routes`,
-//! `body` and `ingest` (events in), `metrics`, `page`, `tap` (what passes, live), `serve` and `connection` (who is served,
+//! `body` and `ingest` (events in), `metrics`, `prometheus` (PromQL), `page`, `tap` (what passes, live), `serve` and `connection` (who is served,
 //! and how slow a client may be).
 
 mod accept;
@@ -19,6 +19,7 @@ mod doors;
 mod ingest;
 mod metrics;
 mod page;
+mod prometheus;
 mod reset;
 mod routes;
 mod serve;
@@ -36,6 +37,7 @@ pub use backend::{
 };
 pub use doors::{DoorError, bind, tokens_of};
 pub use ingest::EVENTS_BYTES_MAX;
+pub use prometheus::parse_duration;
 pub use routes::{LINES_BYTES_MAX, LINES_MAX};
 pub use serve::{Listener, serve};
 pub use server::Server;

@@ -8,7 +8,7 @@ use super::backend::{Backend, HealthStatus, IndexData, LineOutcome, RecentKind, 
 use super::body::{body_within, drain};
 use super::connection::{Counted, Way};
 use super::doors::Gate;
-use super::{Refusal, accept, ingest, metrics, page, reset, tap};
+use super::{Refusal, accept, ingest, metrics, page, prometheus, reset, tap};
 use crate::actor::blocking;
 use axum::Router;
 use axum::extract::{Query, Request, State};
@@ -42,10 +42,10 @@ const RECENT_LIMIT: (usize, usize) = (100, 1000);
 
 /// Every route with what it answers, as the index page lists them.
 pub(super) const ROUTES: &[(&str, &str, &str)] = &[
-    ("GET", "/metrics", "current values: text 0.0.4, OpenMetrics 1.0, protobuf or JSON, by Accept; ?name[]= filters"),
+    ("GET", "/metrics", "current values: text 0.0.4, OpenMetrics 1.0, protobuf or JSON, by Accept; ?name[]= and ?match[]= filter"),
     ("GET", "/metrics/{group}", "the families of one group"),
     ("GET", "/metrics.json", "current values as JSON, names at the top level"),
-    ("GET", "/api/metrics", "current values; ?format=prometheus|json|csv|influx, else by Accept"),
+    ("GET", "/api/metrics", "current values; ?format=prometheus|json|csv|influx|openmetrics|ndjson, else by Accept"),
     ("GET", "/api/metrics/dashboard", "?widget=NAME [&timeframe=HOURS]: the data of a widget of the pipeline file"),
     ("GET", "/health", "the state of every part; 503 only when samples cannot be taken or committed"),
     ("GET", "/healthz", "the process lives (also /-/healthy)"),
@@ -56,6 +56,13 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
         "/api/v1/tap",
         "?kind=events|samples|deltas|rejects [&edge=] [&name=] [&match=] [&limit=]: what passes, live",
     ),
+    ("GET, POST", "/api/v1/query", "?query=PROMQL [&time=] [&timeout=] [&limit=]: as Prometheus answers, with quality"),
+    ("GET, POST", "/api/v1/query_range", "?query=PROMQL&start=&end=&step= [&timeout=] [&limit=]"),
+    ("GET, POST", "/api/v1/series", "?match[]=SELECTOR [&start=] [&end=] [&limit=]: series with all labels"),
+    ("GET, POST", "/api/v1/labels", "[?match[]=] [&start=] [&end=] [&limit=]: names of labels"),
+    ("GET", "/api/v1/label/{name}/values", "[?match[]=] [&start=] [&end=] [&limit=]: values of a label"),
+    ("GET", "/api/v1/metadata", "[?metric=] [&limit=]: type, help and unit of each family"),
+    ("GET", "/api/v1/status/buildinfo", "the version of Prometheus whose API this is"),
     ("POST", "/api/v1/lines", "DogStatsD lines and JSON events, one a line; answers what each became"),
     ("POST", "/api/v1/events", "typed events: a JSON object, an array, NDJSON or CloudEvents; ?sync=true waits"),
     (
@@ -81,6 +88,10 @@ pub(super) struct Desk {
     pub(super) bodies: Arc<Semaphore>,
     /// Bodies that are being read.
     pub(super) readers: Arc<Semaphore>,
+    /// Questions in PromQL that are worked on.
+    pub(super) questions: Arc<Semaphore>,
+    /// Those that wait for it.
+    pub(super) questions_waiting: Arc<Semaphore>,
     /// KiB of long answers.
     pub(super) answers: Arc<Semaphore>,
     pub(super) gate: Arc<Gate>,
@@ -101,6 +112,8 @@ pub(super) fn router(
         waits: Arc::new(Semaphore::new(WAITS_MAX)),
         bodies: Arc::new(Semaphore::new(ingest::BODIES_KIB_MAX)),
         readers: Arc::new(Semaphore::new(READERS_MAX)),
+        questions: Arc::new(Semaphore::new(prometheus::WORKED_MAX)),
+        questions_waiting: Arc::new(Semaphore::new(prometheus::WAITING_MAX)),
         answers,
         gate: Arc::clone(&gate),
         stopping,
@@ -121,6 +134,7 @@ pub(super) fn router(
         .route("/api/v1/lines", post(lines))
         .route("/api/v1/events", post(ingest::events))
         .route("/api/v1/reset", post(reset::reset))
+        .merge(prometheus::routes())
         .route("/-/reload", post(reload))
         .route("/", get(index))
         .route("/monitoring", get(index))

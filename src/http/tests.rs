@@ -4,12 +4,15 @@
 
 use super::*;
 use crate::event::Timestamp;
+use crate::pipeline::queries::{Answer as Told, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
+use crate::query::Value;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod pressure;
+mod prometheus;
 
 /// Text that must never reach a page as markup: a small hostile corpus.
 const HOSTILE: &[&str] = &[
@@ -48,6 +51,27 @@ pub(crate) struct Fake {
 }
 
 impl Backend for Fake {
+    fn ask(&self, question: &Question, patience: std::time::Duration) -> Result<Told, Unanswered> {
+        let text = match question {
+            Question::Instant { text, .. } | Question::Range { text, .. } => text.as_str(),
+            Question::Series(_) | Question::Metadata { .. } => return Ok(Told::Series(Vec::new())),
+            Question::LabelNames(_) | Question::LabelValues { .. } => return Ok(Told::Words(vec!["a".into()])),
+        };
+        match text {
+            "wrong" => Err(Unanswered::Wrong("1:1: it is wrong".into())),
+            "failed" => Err(Unanswered::Failed("two series".into())),
+            "late" => Err(Unanswered::TimeIsOver),
+            "unreadable" => Err(Unanswered::Unreadable("the disk".into())),
+            "panic" => panic!("asked to panic"),
+            "long" => Ok(Told::Value(Value::String("x".repeat(17 << 20)), Timestamp(0))),
+            "sleep" => {
+                std::thread::sleep(patience);
+                Err(Unanswered::TimeIsOver)
+            }
+            _ => Ok(Told::Value(Value::Scalar(patience.as_secs_f64()), Timestamp(0))),
+        }
+    }
+
     fn widget(&self, name: &str, hours: Option<f64>) -> Result<serde_json::Value, crate::pipeline::WidgetError> {
         match name {
             "overview" if hours.is_none_or(|hours| hours > 0.0) => Ok(serde_json::json!({"hours": hours})),
@@ -79,6 +103,7 @@ impl Backend for Fake {
             Format::Json | Format::ApiJson => "application/json",
             Format::Csv => "text/csv",
             Format::Influx => "text/plain",
+            Format::Ndjson => "application/x-ndjson",
         };
         let text = format!("{:?} {:?} {:?}", request.format, request.group, request.names).into_bytes();
         if !request.gzip {
@@ -442,7 +467,7 @@ fn d40_d41_d42_d43_api_metrics_by_format() {
     }
     let answer = served.get("/api/metrics?format=xml", "");
     assert_eq!(answer.status, 400);
-    assert!(answer.text().contains("[\"prometheus\",\"json\",\"csv\",\"influx\"]"), "{}", answer.text());
+    assert!(answer.text().contains("[\"prometheus\",\"json\",\"csv\",\"influx\",\"openmetrics\",\"ndjson\"]"), "{}", answer.text());
 }
 
 #[test]

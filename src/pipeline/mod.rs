@@ -27,6 +27,7 @@ mod overflow;
 pub mod paths;
 pub mod plan;
 mod plan_widgets;
+pub mod queries;
 mod reader;
 pub(crate) mod recording;
 pub mod rehearsal;

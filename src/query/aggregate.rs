@@ -144,7 +144,7 @@ fn select(greatest: bool, parameter: Option<&[f64]>, groups: &[(Head, Vec<usize>
 
 /// `count_values`: one series per distinct value, which becomes a label.
 pub(super) fn count_values(
-    budget: &Budget,
+    budget: &Budget<'_>,
     label: &str,
     grouping: &Grouping,
     vector: &Vector,

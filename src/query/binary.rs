@@ -14,7 +14,7 @@ use std::collections::HashMap;
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 pub(super) fn binary(
-    budget: &Budget,
+    budget: &Budget<'_>,
     operator: Operator,
     matching: &Matching,
     left: Eval,
@@ -198,7 +198,7 @@ fn either(mut left: Vector, right: &Vector, groups: &Groups) -> Vector {
 }
 
 fn matched(
-    budget: &Budget,
+    budget: &Budget<'_>,
     operator: Operator,
     matching: &Matching,
     left: &Vector,

@@ -5,11 +5,13 @@
 //! for the length of one visit, so that the store may lend decoded pages and the memory form its own vectors; several
 //! rows of one slice are merged by the evaluator, so that commits and generations need no merging before (H1).
 
+use super::cover::Zones;
 use super::matcher::Matcher;
 use crate::delta::part::DistributionRow;
 use crate::event::{Kind, Labels, Metric, SeriesId, Slice, SliceWidth, Timestamp};
 use crate::sketch::Distinct;
 use crate::view::Reset;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A run of slices, `from` included and `to` not.
@@ -36,6 +38,18 @@ impl Span {
     pub fn is_empty(self) -> bool {
         self.to <= self.from
     }
+}
+
+/// Which slices the evaluator will look at, and how finely.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent<'e> {
+    /// From the first slice to the edge at which totals are told.
+    pub span: Span,
+    /// What of it is looked at, ascending and apart: rows of other slices may be left out, except where totals are asked.
+    pub windows: &'e [Range<u32>],
+    /// Edges, ascending: rows between two of them may come as one, that of the first slice, merged as they are merged in
+    /// coarser tiers. `None`: every row is needed by itself, as fine as it is held.
+    pub edges: Option<&'e [u32]>,
 }
 
 /// What of each series the evaluator will look at: the rest may be left empty.
@@ -168,12 +182,14 @@ pub struct DataError {
     /// The cause.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// True when the file has moved on since the world was made: over a new one the same question is answered.
+    pub is_stale: bool,
 }
 
 impl DataError {
     /// An error without a deeper cause.
     pub fn new(message: impl Into<String>) -> DataError {
-        DataError { message: message.into(), source: None }
+        DataError { message: message.into(), source: None, is_stale: false }
     }
 }
 
@@ -204,8 +220,11 @@ pub trait Data {
     /// When the file cannot be read.
     fn select(&self, metric: &Metric, matchers: &[Matcher]) -> Result<Arc<[SeriesId]>, DataError>;
 
-    /// Reads the slices of a span and visits each of `ids` at most once, in their order; a series that is not there any
-    /// more is passed over.
+    /// Where which resolution is held; none where every slice is held since the beginning.
+    fn zones(&self) -> &Zones;
+
+    /// Reads slices and visits each of `ids` at most once, in their order; a series that is not there any more is passed
+    /// over. Rows of a slot that is coarser than a slice are of the slot's first slice.
     ///
     /// # Errors
     /// When the file cannot be read, or what `visit` returned.
@@ -213,7 +232,7 @@ pub trait Data {
         &self,
         metric: &Metric,
         ids: &[SeriesId],
-        span: Span,
+        extent: Extent<'_>,
         need: Need,
         visit: &mut Visit<'_>,
     ) -> Result<(), DataError>;

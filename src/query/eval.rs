@@ -55,40 +55,59 @@ pub enum EvalError {
     /// More labels, or longer ones, than a series may have.
     #[error("`{0}` makes a label set beyond the limits of a series")]
     Labels(&'static str),
+    /// It took longer than it may.
+    #[error("the expression takes longer than it may")]
+    TimeIsOver,
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
 }
 
+/// Between two looks at the clock: a few milliseconds' worth of samples.
+const SAMPLES_A_LOOK: usize = 1 << 18;
+
 /// What one evaluation has touched.
-pub(super) struct Budget {
+pub(super) struct Budget<'b> {
     limits: Limits,
     series: Cell<usize>,
     samples: Cell<usize>,
+    /// Of `samples`, when the clock was last looked at.
+    looked: Cell<usize>,
+    is_over: &'b dyn Fn() -> bool,
 }
 
-impl Budget {
+impl<'b> Budget<'b> {
+    pub(super) fn new(limits: &Limits, is_over: &'b dyn Fn() -> bool) -> Budget<'b> {
+        Budget { limits: *limits, series: Cell::new(0), samples: Cell::new(0), looked: Cell::new(0), is_over }
+    }
+
     pub(super) fn series(&self, count: usize) -> Result<(), EvalError> {
         self.series.set(self.series.get().saturating_add(count));
         match self.series.get() <= self.limits.series {
+            true if (self.is_over)() => Err(EvalError::TimeIsOver),
             true => Ok(()),
             false => Err(EvalError::TooManySeries { limit: self.limits.series }),
         }
     }
 
     pub(super) fn samples(&self, count: usize) -> Result<(), EvalError> {
-        self.samples.set(self.samples.get().saturating_add(count));
-        match self.samples.get() <= self.limits.samples {
-            true => Ok(()),
-            false => Err(EvalError::TooManySamples { limit: self.limits.samples }),
+        let samples = self.samples.get().saturating_add(count);
+        self.samples.set(samples);
+        if samples > self.limits.samples {
+            return Err(EvalError::TooManySamples { limit: self.limits.samples });
         }
+        if samples - self.looked.get() < SAMPLES_A_LOOK {
+            return Ok(());
+        }
+        self.looked.set(samples);
+        if (self.is_over)() { Err(EvalError::TimeIsOver) } else { Ok(()) }
     }
 }
 
 /// What every node sees.
 pub(super) struct Context<'a> {
     pub(super) data: &'a dyn Data,
-    pub(super) budget: Budget,
+    pub(super) budget: Budget<'a>,
     pub(super) selectors: &'a [Selector],
     /// First and last of the times that were asked, for `@ start()` and `@ end()`.
     pub(super) ends: (i64, i64),
@@ -120,8 +139,22 @@ pub fn evaluate_within(
     at: Timestamp,
     limits: &Limits,
 ) -> Result<Value, EvalError> {
+    evaluate_until(expression, data, at, limits, &|| false)
+}
+
+/// As [`evaluate_within`], until `is_over`, which is asked every few milliseconds.
+///
+/// # Errors
+/// [`EvalError`].
+pub fn evaluate_until(
+    expression: &Expression,
+    data: &dyn Data,
+    at: Timestamp,
+    limits: &Limits,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Value, EvalError> {
     let grid = Grid { start: at.0, step: 1, steps: 1 };
-    let context = Context::new(expression, data, &grid, limits);
+    let context = Context::new(expression, data, &grid, Budget::new(limits, is_over));
     match &expression.node {
         Node::Text(text) => Ok(Value::String(text.to_string())),
         Node::Range(source) => context.points(source, &grid).map(Value::Matrix),
@@ -159,6 +192,22 @@ pub fn evaluate_range_within(
     step: i64,
     limits: &Limits,
 ) -> Result<Value, EvalError> {
+    evaluate_range_until(expression, data, start, end, step, limits, &|| false)
+}
+
+/// As [`evaluate_range_within`], until `is_over`, which is asked every few milliseconds.
+///
+/// # Errors
+/// [`EvalError`].
+pub fn evaluate_range_until(
+    expression: &Expression,
+    data: &dyn Data,
+    start: Timestamp,
+    end: Timestamp,
+    step: i64,
+    limits: &Limits,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Value, EvalError> {
     if step <= 0 || end < start {
         return Err(EvalError::Times);
     }
@@ -169,7 +218,7 @@ pub fn evaluate_range_within(
         .filter(|steps| *steps <= limit)
         .ok_or(EvalError::TooManySteps { steps: steps.min(u128::from(u64::MAX)) as u64, limit })?;
     let grid = Grid { start: start.0, step, steps };
-    let context = Context::new(expression, data, &grid, limits);
+    let context = Context::new(expression, data, &grid, Budget::new(limits, is_over));
     match &expression.node {
         Node::Range(_) | Node::Text(_) => Err(EvalError::RangeOfRanges),
         node => match context.node(node, &grid)? {
@@ -190,8 +239,7 @@ pub fn evaluate_range_within(
 }
 
 impl<'a> Context<'a> {
-    fn new(expression: &'a Expression, data: &'a dyn Data, grid: &Grid, limits: &Limits) -> Context<'a> {
-        let budget = Budget { limits: *limits, series: Cell::new(0), samples: Cell::new(0) };
+    fn new(expression: &'a Expression, data: &'a dyn Data, grid: &Grid, budget: Budget<'a>) -> Context<'a> {
         Context { data, budget, selectors: expression.selectors(), ends: (grid.start, grid.last()) }
     }
 

@@ -3,8 +3,9 @@
 //! In: metrics, series, and what each saw at a time. Out: [`Data`]. Owns: every slice since the beginning, so that each
 //! figure is computed in the plainest way there is. Invariant: what the store answers must equal what this answers.
 
+use super::cover::{Run, Tier, Zones, cover};
 use super::data::{
-    Data, DataError, DistributionSlice, DistributionTotals, GaugeRow, Need, Rows, SeriesRows, Span, Visit,
+    Data, DataError, DistributionSlice, DistributionTotals, Extent, GaugeRow, Need, Rows, SeriesRows, Span, Visit,
 };
 use super::matcher::Matcher;
 use crate::delta::BucketRule;
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What one slice of a distribution holds, as a part's row would.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Cells {
     samples: u64,
     weighted: bool,
@@ -60,13 +61,21 @@ pub struct Memory {
     width: SliceWidth,
     metrics: BTreeMap<Arc<str>, Arc<Metric>>,
     series: Vec<Stored>,
+    tiers: Vec<Tier>,
+    zones: Zones,
 }
 
 impl Memory {
     /// An empty world with slices of so many seconds, at least one.
     pub fn new(slice_seconds: i64) -> Memory {
         let width = SliceWidth::from_nanos(slice_seconds.max(1) * 1_000_000_000).expect("a second or more is a width");
-        Memory { width, metrics: BTreeMap::new(), series: Vec::new() }
+        Memory { width, metrics: BTreeMap::new(), series: Vec::new(), tiers: Vec::new(), zones: Zones::default() }
+    }
+
+    /// From now on it answers as a store with these tiers does, the finest first: with the rows of slots, merged.
+    pub fn hold(&mut self, tiers: Vec<Tier>) {
+        self.zones = Zones::of(&tiers);
+        self.tiers = tiers;
     }
 
     /// A metric as an undeclared sample would make it; `edit` declares more.
@@ -233,6 +242,10 @@ impl Data for Memory {
         self.width
     }
 
+    fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
     fn metric(&self, name: &str) -> Option<Arc<Metric>> {
         self.metrics.get(name).cloned()
     }
@@ -254,30 +267,35 @@ impl Data for Memory {
         &self,
         _metric: &Metric,
         ids: &[SeriesId],
-        span: Span,
+        extent: Extent<'_>,
         _need: Need,
         visit: &mut Visit<'_>,
     ) -> Result<(), DataError> {
+        let runs = cover(&self.tiers, extent.windows, extent.edges);
         for (at, id) in ids.iter().enumerate() {
             let Some(stored) = self.series.get(id.0 as usize) else { continue };
             let mut show = |rows: Rows<'_>| {
                 let Stored { labels, created, resets, last, .. } = stored;
                 visit(at, &SeriesRows { labels, created: *created, resets, last: *last, rows })
             };
-            // A caller may ask for a span that ends before it begins; ranges may not.
-            let inside = span.from.min(span.to)..span.to;
             match &stored.history {
                 History::Counter(rows) => {
-                    let total = rows.range(..span.to).map(|(_, n)| n).sum();
-                    let increments: Vec<_> = rows.range(inside).map(|(slice, n)| (*slice, *n)).collect();
-                    show(Rows::Counter { total, increments: &increments })?;
+                    let total = rows.range(..extent.span.to).map(|(_, n)| n).sum();
+                    let slots = slots(&runs, rows, |sum, n| *sum += n);
+                    show(Rows::Counter { total, increments: &slots })?;
                 }
                 History::Gauge(rows) => {
-                    show(Rows::Gauge(&rows.range(inside).map(|(_, row)| *row).collect::<Vec<_>>()))?;
+                    let mut slots = slots(&runs, rows, merge_gauges);
+                    slots.iter_mut().for_each(|(slot, row)| row.slice = *slot);
+                    show(Rows::Gauge(&slots.iter().map(|(_, row)| *row).collect::<Vec<_>>()))?;
                 }
-                History::Distribution(rows) => show_distribution(&stored.metric, rows, span, inside, &mut show)?,
+                History::Distribution(rows) => {
+                    let slots = slots(&runs, rows, Cells::merge);
+                    show_distribution(&stored.metric, rows, extent.span, &slots, &mut show)?;
+                }
                 History::Set(rows) => {
-                    show(Rows::Set(&rows.range(inside).map(|(slice, set)| (*slice, set)).collect::<Vec<_>>()))?;
+                    let slots = slots(&runs, rows, |set, other| set.merge(other));
+                    show(Rows::Set(&slots.iter().map(|(slot, set)| (*slot, set)).collect::<Vec<_>>()))?;
                 }
             }
         }
@@ -285,11 +303,63 @@ impl Data for Memory {
     }
 }
 
+/// The rows of the slots, each merged of its slices.
+fn slots<T: Clone>(
+    runs: &[Run],
+    rows: &BTreeMap<Slice, T>,
+    mut merge: impl FnMut(&mut T, &T),
+) -> Vec<(Slice, T)> {
+    let mut slots: Vec<(Slice, T)> = Vec::new();
+    for run in runs {
+        for (slice, row) in rows.range(Slice(run.from)..Slice(run.to)) {
+            let slot = Slice(run.slot(slice.0));
+            match slots.last_mut() {
+                Some((last, sum)) if *last == slot => merge(sum, row),
+                _ => slots.push((slot, row.clone())),
+            }
+        }
+    }
+    slots
+}
+
+fn merge_gauges(into: &mut GaugeRow, other: &GaugeRow) {
+    if other.order >= into.order {
+        (into.last, into.order) = (other.last, other.order);
+    }
+    (into.min, into.max) = (into.min.min(other.min), into.max.max(other.max));
+    (into.sum, into.count) = (into.sum + other.sum, into.count + other.count);
+}
+
+impl Cells {
+    fn merge(&mut self, other: &Cells) {
+        let mut other = other.clone();
+        if self.weighted || other.weighted {
+            self.weigh();
+            other.weigh();
+        }
+        (self.samples, self.clamped) = (self.samples + other.samples, self.clamped + other.clamped);
+        (self.sum, self.total, self.weight) =
+            (self.sum + other.sum, self.total + other.total, self.weight + other.weight);
+        (self.min, self.max) = (self.min.min(other.min), self.max.max(other.max));
+        other.cells.iter().for_each(|(cell, count)| *self.cells.entry(*cell).or_default() += count);
+        other.below.iter().for_each(|(bound, count)| *self.below.entry(*bound).or_default() += count);
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, bucket)| *sum += bucket);
+    }
+
+    /// Counts in 4096ths from now on, so that any two can be added.
+    fn weigh(&mut self) {
+        if !std::mem::replace(&mut self.weighted, true) {
+            self.sum *= i128::from(WEIGHT_ONE);
+            self.cells.values_mut().chain(self.below.values_mut()).for_each(|count| *count *= WEIGHT_ONE);
+        }
+    }
+}
+
 fn show_distribution(
     metric: &Metric,
     rows: &BTreeMap<Slice, Cells>,
     span: Span,
-    inside: std::ops::Range<Slice>,
+    slots: &[(Slice, Cells)],
     show: &mut dyn FnMut(Rows<'_>) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut buckets = vec![0u128; metric.buckets.as_ref().map_or(0, |buckets| buckets.units.len())];
@@ -299,14 +369,14 @@ fn show_distribution(
         buckets.iter_mut().zip(&row.buckets).for_each(|(total, bucket)| *total += bucket);
     }
     type Lists = (Vec<(i32, u64)>, Vec<(u16, u64)>);
-    let lists: Vec<Lists> = rows
-        .range(inside.clone())
+    let lists: Vec<Lists> = slots
+        .iter()
         .map(|(_, row)| {
             (row.cells.iter().map(|(c, n)| (*c, *n)).collect(), row.below.iter().map(|(b, n)| (*b, *n)).collect())
         })
         .collect();
-    let rows: Vec<_> = rows
-        .range(inside)
+    let rows: Vec<_> = slots
+        .iter()
         .zip(&lists)
         .map(|((slice, row_of), (cells, below))| {
             let (digits, count, weighted) = (metric.digits, row_of.samples, row_of.weighted);

@@ -4,7 +4,7 @@
 //! no I/O; a value is a function of expression, data and time. Invariants: no text makes it panic or overflow the stack,
 //! and what an evaluation touches is bounded by [`Limits`]; output order is a function of the contents.
 //!
-//! Reading order: [`data`] (what is asked), `matcher`, `parse` (text to plan), `plan`, `eval` (the walk over the plan),
+//! Reading order: [`data`] (what is asked), [`cover`] (which resolution is held when), `matcher`, `parse` (text to plan), `plan`, `eval` (the walk over the plan),
 //! `select` and `produce` (selectors to values), `shapes` (rule Q1: what a series is at a time), `native`, `histogram`
 //! and `quantiles` (rule V4), `aggregate`, `binary`, `functions`, `labels`, [`value`] (what is answered); `memory` is
 //! the naive world of the tests.
@@ -12,6 +12,7 @@
 mod aggregate;
 mod binary;
 mod buckets;
+pub mod cover;
 pub mod data;
 mod eval;
 mod functions;
@@ -28,6 +29,7 @@ mod plan;
 mod produce;
 mod quantiles;
 mod select;
+pub mod series;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -35,8 +37,10 @@ pub mod value;
 mod vector;
 pub mod world;
 
-pub use data::{Data, DataError, DistributionSlice, DistributionTotals, GaugeRow, Need, Rows, SeriesRows, Span, Visit};
-pub use eval::{EvalError, evaluate, evaluate_range, evaluate_range_within, evaluate_within};
+pub use data::{Data, DataError, DistributionSlice, DistributionTotals, Extent, GaugeRow, Need, Rows, SeriesRows, Span, Visit};
+pub use eval::{
+    EvalError, evaluate, evaluate_range, evaluate_range_until, evaluate_range_within, evaluate_until, evaluate_within,
+};
 pub use matcher::{MatchOp, Matcher, REGEX_BYTES_MAX};
 pub use parse::{Expression, QueryError, ResultKind, TextSpan};
 pub use plan::{At, Selector};

@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 /// A distribution as histograms: of the window with totals at an instant, else of the range.
 pub(super) fn native(
-    budget: &Budget,
+    budget: &Budget<'_>,
     vector: &mut Vector,
     target: &Target,
     series: &SeriesRows<'_>,
-    windows: &Windows,
+    windows: &Windows<'_>,
     ask: Ask<'_>,
 ) -> Result<(), EvalError> {
     let Rows::Distribution { totals, rows } = series.rows else { return Ok(()) };
@@ -31,6 +31,8 @@ pub(super) fn native(
     let head = Head { name: Some(Arc::clone(&target.name)), labels: series.labels.clone() };
     let at = vector.push_absent(head);
     let mut has_any = false;
+    let per_second = |slices: u32| 1.0 / seconds(windows.edges.time(slices.max(1)));
+    let last = |from: u32, to: u32| windows.edges.before(to, 1).max(from);
     for (step, (from, to)) in windows.steps.iter().copied().enumerate() {
         let (from, to, factor) = match ask {
             Ask::Time => {
@@ -40,11 +42,11 @@ pub(super) fn native(
                 }
                 continue;
             }
-            Ask::Instant => (to.saturating_sub(metric.window_slices), to, 1.0),
+            Ask::Instant => (windows.edges.before(to, metric.window_slices), to, 1.0),
             Ask::Over(Over::Increase | Over::Delta, _) => (from, to, 1.0),
             Ask::Over(Over::Rate, _) => (from, to, 1.0 / seconds(windows.edges.time(to - from))),
-            Ask::Over(Over::Idelta, _) => (to.saturating_sub(1).max(from), to, 1.0),
-            Ask::Over(Over::Irate, _) => (to.saturating_sub(1).max(from), to, 1.0 / seconds(windows.edges.0)),
+            Ask::Over(Over::Idelta, _) => (last(from, to), to, 1.0),
+            Ask::Over(Over::Irate, _) => (last(from, to), to, per_second(to - last(from, to))),
             // What counts or averages points has none here: a distribution is no number.
             Ask::Over(..) => continue,
         };

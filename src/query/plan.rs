@@ -25,6 +25,14 @@ pub struct Selector {
     pub native: bool,
 }
 
+impl Selector {
+    /// Everything, as it is shown: `{__name__=~".+"}`.
+    pub fn all() -> Selector {
+        let (name_matchers, matchers) = (Vec::new(), Vec::new());
+        Selector { name: None, name_matchers, matchers, range: 0, offset: 0, at: None, native: false }
+    }
+}
+
 /// `@`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum At {
@@ -151,6 +159,11 @@ pub(super) enum Over {
 }
 
 impl Over {
+    /// True for the functions of a gauge that tell the same of slots as of the slices in them.
+    pub(super) fn merges_gauges(self) -> bool {
+        matches!(self, Over::Min | Over::Max | Over::Sum | Over::Count | Over::Avg | Over::Last | Over::Present)
+    }
+
     /// True for the functions that, of a distribution, make a histogram.
     pub(super) fn keeps_cells(self) -> bool {
         matches!(self, Over::Rate | Over::Irate | Over::Increase | Over::Delta | Over::Idelta)

@@ -4,7 +4,8 @@
 //! Invariant: each target is read once, over the union of what all steps look at; a series' row depends on its own rows
 //! only, so the order of series does not matter.
 
-use super::data::{DistributionSlice, GaugeRow, Need, Rows, SeriesRows, Span};
+use super::cover::joined;
+use super::data::{DistributionSlice, Extent, GaugeRow, Need, Rows, SeriesRows, Span};
 use super::eval::{Budget, Context, EvalError};
 use super::histogram::{Slider, row_sum, row_weight};
 use super::labels::with_label;
@@ -19,6 +20,7 @@ use super::{LOOKBACK, buckets};
 use crate::event::{Kind, Slice, Timestamp, WEIGHT_ONE};
 use crate::sketch::Distinct;
 use crate::view::Reset;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What is asked of each series.
@@ -33,31 +35,24 @@ pub(super) enum Ask<'a> {
 }
 
 /// The edges between which each step looks; equal ones for an instant.
-pub(super) struct Windows {
+pub(super) struct Windows<'z> {
     pub(super) steps: Vec<(u32, u32)>,
-    pub(super) edges: Edges,
+    pub(super) edges: Edges<'z>,
     lookback: u32,
 }
 
-impl Windows {
-    fn new(context: &Context<'_>, selector: &Selector, grid: &Grid) -> Windows {
+impl<'z> Windows<'z> {
+    fn new(context: &Context<'z>, selector: &Selector, grid: &Grid) -> Windows<'z> {
         let width = context.data.slice_width().nanos();
         let slices = |nanos: i64| u32::try_from((nanos.max(0) as u64).div_ceil(width as u64)).unwrap_or(u32::MAX);
+        let edges = Edges { width, zones: context.data.zones() };
         let range = slices(selector.range);
         let step = |step| {
-            let time = context.time(selector.at, selector.offset, grid, step);
-            // Floored to an edge; a range is rounded up to whole slices and covers those before the edge (Q1).
-            let to = time.div_euclid(width).clamp(0, i64::from(u32::MAX)) as u32;
-            (to.saturating_sub(range), to)
+            // Floored to an edge; a range is rounded up to whole slots and covers those before the edge (Q1).
+            let to = edges.at(context.time(selector.at, selector.offset, grid, step));
+            (edges.before(to, range), to)
         };
-        Windows { steps: (0..grid.steps).map(step).collect(), edges: Edges(width), lookback: slices(LOOKBACK) }
-    }
-
-    /// From the earliest edge to the latest, and so many slices before.
-    fn span(&self, back: u32) -> Span {
-        let from = self.steps.iter().map(|step| step.0).min().unwrap_or(0).saturating_sub(back);
-        let to = self.steps.iter().map(|step| step.1).max().unwrap_or(0);
-        Span { from: Slice(from), to: Slice(to) }
+        Windows { steps: (0..grid.steps).map(step).collect(), edges, lookback: slices(LOOKBACK) }
     }
 
     /// Every edge at which a sliding window will be asked: ends of ranges, and the points inside them.
@@ -66,7 +61,7 @@ impl Windows {
         for (from, to) in &self.steps {
             match from == to {
                 true => edges.push(*to),
-                false => edges.extend(from + 1..=*to),
+                false => edges.extend(self.edges.between(*from, *to)),
             }
         }
         edges.sort_unstable();
@@ -121,8 +116,8 @@ impl Shape<'_> {
     /// A value per step into `row`; what ranges look at again and again counts each time.
     fn fill(
         &self,
-        budget: &Budget,
-        windows: &Windows,
+        budget: &Budget<'_>,
+        windows: &Windows<'_>,
         ask: Ask<'_>,
         points: &mut Vec<TimedValue>,
         row: &mut Vec<f64>,
@@ -162,7 +157,7 @@ impl Shape<'_> {
         }
     }
 
-    fn points(&self, windows: &Windows, out: &mut Vec<TimedValue>) {
+    fn points(&self, windows: &Windows<'_>, out: &mut Vec<TimedValue>) {
         out.clear();
         for (from, to) in &windows.steps {
             match self {
@@ -174,18 +169,71 @@ impl Shape<'_> {
     }
 }
 
-/// Slices that a target looks back before its windows begin.
-fn back(target: &Target, ask: Option<Ask<'_>>, windows: &Windows) -> u32 {
-    match (target.part, target.metric.kind) {
-        (Part::Value, Kind::Gauge) => match ask {
-            Some(Ask::Over(Over::Delta | Over::Increase | Over::Rate, _)) | Some(Ask::Instant | Ask::Time) => {
-                windows.lookback
+/// What all steps of one target look at together.
+struct Looked {
+    span: Span,
+    windows: Vec<Range<u32>>,
+    /// Ascending; `None` where rows are needed one by one.
+    edges: Option<Vec<u32>>,
+    need: Need,
+}
+
+impl Looked {
+    fn new(target: &Target, windows: &Windows<'_>, level_edges: &[u32], ask: Option<Ask<'_>>) -> Looked {
+        let edges = windows.edges;
+        let window = target.metric.window_slices;
+        let (mut runs, mut merges) = (Vec::with_capacity(windows.steps.len()), true);
+        match (target.part, target.metric.kind) {
+            (Part::Value, Kind::Gauge) => {
+                merges = match ask {
+                    Some(Ask::Instant) => true,
+                    Some(Ask::Over(over, _)) => over.merges_gauges(),
+                    Some(Ask::Time) | None => false,
+                };
+                let looks_back = match ask {
+                    Some(Ask::Instant | Ask::Time) => true,
+                    Some(Ask::Over(over, _)) => matches!(over, Over::Delta | Over::Increase | Over::Rate),
+                    None => false,
+                };
+                let back = |from| if looks_back { edges.before(from, windows.lookback) } else { from };
+                runs.extend(windows.steps.iter().map(|(from, to)| back(*from)..*to));
             }
-            Some(Ask::Over(..)) | None => 0,
-        },
-        (Part::Value, Kind::Set) | (Part::Quantile, _) => target.metric.window_slices,
-        (Part::Native, _) if matches!(ask, Some(Ask::Instant | Ask::Time)) => target.metric.window_slices,
-        _ => 0,
+            (Part::Value, Kind::Set) | (Part::Quantile, _) => {
+                runs.extend(level_edges.iter().map(|edge| edges.before(*edge, window)..*edge));
+            }
+            (Part::Native, _) if matches!(ask, Some(Ask::Instant | Ask::Time)) => {
+                runs.extend(windows.steps.iter().map(|(_, to)| edges.before(*to, window)..*to));
+            }
+            _ => {
+                merges = match ask {
+                    Some(Ask::Instant | Ask::Time) => true,
+                    Some(Ask::Over(over, _)) => over.keeps_cells(),
+                    None => false,
+                };
+                runs.extend(windows.steps.iter().map(|(from, to)| *from..*to));
+                if matches!(ask, Some(Ask::Over(Over::Irate | Over::Idelta, _))) {
+                    let last = |(from, to): &(u32, u32)| edges.before(*to, 1).max(*from)..*to;
+                    runs.extend(windows.steps.iter().map(last));
+                }
+            }
+        }
+        let from = runs.iter().map(|run| run.start).min().unwrap_or(0);
+        let to = windows.steps.iter().map(|step| step.1).max().unwrap_or(0);
+        let span = Span { from: Slice(from), to: Slice(to.max(from)) };
+        let need = need(target, span, ask);
+        let edges = merges.then(|| {
+            let mut edges: Vec<u32> = runs.iter().flat_map(|run| [run.start, run.end]).collect();
+            edges.sort_unstable();
+            edges.dedup();
+            edges
+        });
+        // A total at an edge is told from all that came after it.
+        let runs = if need.totals { vec![span.from.0..span.to.0] } else { runs };
+        Looked { span, windows: joined(runs), edges, need }
+    }
+
+    fn extent(&self) -> Extent<'_> {
+        Extent { span: self.span, windows: &self.windows, edges: self.edges.as_deref() }
     }
 }
 
@@ -211,9 +259,9 @@ pub(super) fn produce(context: &Context<'_>, selector: usize, grid: &Grid, ask: 
     let mut vector = Vector::new(grid.steps);
     let (mut scratch, mut points, mut row) = (Scratch::default(), Vec::new(), Vec::new());
     for target in targets(context.data, selector) {
-        let span = windows.span(back(&target, Some(ask), &windows));
         let level_edges = level_edges(context, &target, &windows)?;
-        let need = need(&target, span, Some(ask));
+        let looked = Looked::new(&target, &windows, &level_edges, Some(ask));
+        let need = looked.need;
         let reading = Reading {
             budget: &context.budget,
             target: &target,
@@ -222,7 +270,7 @@ pub(super) fn produce(context: &Context<'_>, selector: usize, grid: &Grid, ask: 
             level_edges: &level_edges,
             needs_totals: need.totals,
         };
-        read(context.data, &context.budget, &target, selector, span, need, &mut |series| {
+        read(context.data, &context.budget, &target, selector, looked.extent(), need, &mut |series| {
             context.budget.samples(grid.steps)?;
             if target.part == Part::Native {
                 return native(&context.budget, &mut vector, &target, series, &windows, ask);
@@ -246,7 +294,7 @@ pub(super) fn produce(context: &Context<'_>, selector: usize, grid: &Grid, ask: 
 /// The last row is one of quantiles: how right each is.
 fn keep_quality(
     vector: &mut Vector,
-    windows: &Windows,
+    windows: &Windows<'_>,
     ask: Ask<'_>,
     quality: &[Option<Quality>],
     level_edges: &[u32],
@@ -265,7 +313,7 @@ fn keep_quality(
     }
 }
 
-fn level_edges(context: &Context<'_>, target: &Target, windows: &Windows) -> Result<Vec<u32>, EvalError> {
+fn level_edges(context: &Context<'_>, target: &Target, windows: &Windows<'_>) -> Result<Vec<u32>, EvalError> {
     let is_level = target.part == Part::Quantile || (target.part == Part::Value && target.metric.kind == Kind::Set);
     if !is_level {
         return Ok(Vec::new());
@@ -285,9 +333,9 @@ pub(super) fn produce_points(context: &Context<'_>, selector: usize, grid: &Grid
         if target.part == Part::Native {
             continue;
         }
-        let span = windows.span(back(&target, None, &windows));
         let level_edges = level_edges(context, &target, &windows)?;
-        let need = need(&target, span, None);
+        let looked = Looked::new(&target, &windows, &level_edges, None);
+        let need = looked.need;
         let reading = Reading {
             budget: &context.budget,
             target: &target,
@@ -296,7 +344,7 @@ pub(super) fn produce_points(context: &Context<'_>, selector: usize, grid: &Grid
             level_edges: &level_edges,
             needs_totals: need.totals,
         };
-        read(context.data, &context.budget, &target, selector, span, need, &mut |series| {
+        read(context.data, &context.budget, &target, selector, looked.extent(), need, &mut |series| {
             shapes(&reading, series, &mut scratch, &mut |labels, shape, _| {
                 context.budget.samples(windows.points())?;
                 shape.points(&windows, &mut points);
@@ -323,10 +371,10 @@ type Emit<'e> = dyn FnMut(crate::event::Labels, &Shape<'_>, &[Option<Quality>]) 
 
 /// What one target is read for.
 struct Reading<'a> {
-    budget: &'a Budget,
+    budget: &'a Budget<'a>,
     target: &'a Target,
     selector: &'a Selector,
-    windows: &'a Windows,
+    windows: &'a Windows<'a>,
     level_edges: &'a [u32],
     /// False where only differences are asked.
     needs_totals: bool,
@@ -367,7 +415,10 @@ fn shapes(
         (Part::Value, Rows::Set(rows)) => {
             let merged = rows.len().min(metric.window_slices as usize);
             budget.samples(level_edges.len().saturating_mul(merged))?;
-            let values: Vec<f64> = level_edges.iter().map(|edge| distinct(rows, *edge, metric.window_slices)).collect();
+            let values: Vec<f64> = level_edges
+                .iter()
+                .map(|edge| distinct(rows, windows.edges.before(*edge, metric.window_slices), *edge))
+                .collect();
             emit(labels(), &Shape::Level(Level { life, edges: level_edges, values: &values }), &[])
         }
         (Part::Count | Part::Sum, Rows::Distribution { totals, rows }) => {
@@ -427,7 +478,7 @@ fn shapes(
                 scratch.quality.clear();
                 let mut values = Vec::with_capacity(level_edges.len());
                 for edge in level_edges {
-                    let from = edge.saturating_sub(metric.window_slices);
+                    let from = windows.edges.before(*edge, metric.window_slices);
                     budget.samples(slider.cost(from, *edge))?;
                     let cells = slider.advance(from, *edge);
                     cells.seconds = seconds(windows.edges.time(edge - from));
@@ -446,8 +497,8 @@ fn shapes(
 }
 
 /// Distinct members of the window that ends at an edge (V7).
-fn distinct(rows: &[(Slice, &Distinct)], edge: u32, window_slices: u32) -> f64 {
-    let from = rows.partition_point(|(slice, _)| slice.0 < edge.saturating_sub(window_slices));
+fn distinct(rows: &[(Slice, &Distinct)], begin: u32, edge: u32) -> f64 {
+    let from = rows.partition_point(|(slice, _)| slice.0 < begin);
     let to = rows.partition_point(|(slice, _)| slice.0 < edge).max(from);
     match &rows[from..to] {
         [] => 0.0,

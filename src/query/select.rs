@@ -4,7 +4,7 @@
 //! under. Invariant: whatever the scrape shows under a name, the name selects; a few names it does not show (`x_bucket`
 //! of a summary, the cells of `x` inside histogram functions) are answered too when they are asked by name.
 
-use super::data::{Data, Need, SeriesRows, Span};
+use super::data::{Data, Extent, Need, SeriesRows};
 use super::eval::{Budget, EvalError};
 use super::matcher::{MatchOp, Matcher};
 use super::plan::Selector;
@@ -124,10 +124,10 @@ fn exposed(metric: &Arc<Metric>, native: bool, found: &mut Vec<Target>) {
 /// What the data says, a spent budget, or what `visit` returned.
 pub(super) fn read(
     data: &dyn Data,
-    budget: &Budget,
+    budget: &Budget<'_>,
     target: &Target,
     selector: &Selector,
-    span: Span,
+    extent: Extent<'_>,
     need: Need,
     visit: &mut dyn FnMut(&SeriesRows<'_>) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
@@ -142,7 +142,7 @@ pub(super) fn read(
     let ids = data.select(&target.metric, &stored)?;
     budget.series(ids.len())?;
     let mut stopped = None;
-    let outcome = data.read(&target.metric, &ids, span, need, &mut |_, series| {
+    let outcome = data.read(&target.metric, &ids, extent, need, &mut |_, series| {
         budget.samples(series.rows.len() + 1).and_then(|()| visit(series)).map_err(|error| {
             stopped = Some(error);
             super::data::DataError::new("the evaluation stopped")

@@ -1,9 +1,10 @@
 //! What a series is at a time, by rule Q1: counters from their total, gauges from their slices, windows from theirs.
 //!
 //! In: one series' rows. Out: its value at a slice edge, its points, and functions of a range. Times are slice edges:
-//! edge n is the moment where slice n begins. Invariants: an increase is an exact sum of integers; a counter exists from
+//! edge n is the moment where slice n begins, or, where only coarser slots are held, where one of those does. Invariants: an increase is an exact sum of integers; a counter exists from
 //! `_created` to its last sample + `idle`; a gauge is its last set of the five minutes before.
 
+use super::cover::Zones;
 use super::data::{GaugeRow, SeriesRows};
 use super::over::{TimedValue, growth, over_points, seconds};
 use super::plan::Over;
@@ -12,24 +13,50 @@ use crate::event::{Metric, Scale};
 
 /// Nanoseconds of a slice, and where edges lie.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Edges(pub(super) i64);
+pub(super) struct Edges<'z> {
+    pub(super) width: i64,
+    pub(super) zones: &'z Zones,
+}
 
-impl Edges {
+impl Edges<'_> {
     pub(super) fn time(self, edge: u32) -> i64 {
-        i64::from(edge).saturating_mul(self.0)
+        i64::from(edge).saturating_mul(self.width)
+    }
+
+    /// The edge at a moment or before it.
+    pub(super) fn at(self, time: i64) -> u32 {
+        self.zones.floor(time.div_euclid(self.width).clamp(0, i64::from(u32::MAX)) as u32)
+    }
+
+    /// The edge at least so many slices before another.
+    pub(super) fn before(self, edge: u32, slices: u32) -> u32 {
+        self.zones.before(edge, slices)
+    }
+
+    /// The next edge behind one, or the end of a slot.
+    pub(super) fn next(self, edge: u32) -> u32 {
+        self.zones.slot_end(edge)
+    }
+}
+
+impl<'z> Edges<'z> {
+    /// Every edge behind `from`, up to `to`.
+    pub(super) fn between(self, from: u32, to: u32) -> impl Iterator<Item = u32> + use<'z> {
+        let next = move |edge: &u32| Some(self.next(*edge)).filter(|next| next > edge);
+        std::iter::successors(next(&from), next).take_while(move |edge| *edge <= to)
     }
 }
 
 /// When a series is there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Life {
+pub(super) struct Life<'z> {
     created: i64,
     until: i64,
-    edges: Edges,
+    edges: Edges<'z>,
 }
 
-impl Life {
-    pub(super) fn new(series: &SeriesRows<'_>, metric: &Metric, edges: Edges) -> Life {
+impl<'z> Life<'z> {
+    pub(super) fn new(series: &SeriesRows<'_>, metric: &Metric, edges: Edges<'z>) -> Life<'z> {
         let until = metric.idle.map_or(i64::MAX, |idle| series.last.0.saturating_add(idle));
         Life { created: series.created.0, until, edges }
     }
@@ -39,9 +66,14 @@ impl Life {
         self.created <= time && time <= self.until
     }
 
+    /// True when it is there at some time of `[from, to]`, in nanoseconds.
+    pub(super) fn is_between(&self, from: i64, to: i64) -> bool {
+        self.created <= to && from <= self.until
+    }
+
     /// The first and the last edge at which it is there.
     fn edges(&self) -> (u32, u32) {
-        let width = self.edges.0;
+        let width = self.edges.width;
         let edge = |at: i64| at.clamp(0, i64::from(u32::MAX)) as u32;
         let first = self.created.div_euclid(width) + i64::from(self.created.rem_euclid(width) > 0);
         (edge(first), edge(self.until.div_euclid(width)))
@@ -60,7 +92,7 @@ pub(super) fn earlier(lives: &[(i64, i128)], time: i64) -> i128 {
 
 /// A figure that only grows, but where it was reset: a counter, or a count, sum or bucket of a distribution.
 pub(super) struct Cumulative<'s> {
-    pub(super) life: Life,
+    pub(super) life: Life<'s>,
     /// Slices with rows, ascending; a slice may stand several times.
     pub(super) slices: &'s [u32],
     /// One longer than `slices`: Σ of the rows before each.
@@ -93,7 +125,8 @@ impl Cumulative<'_> {
 
     /// Its value at an edge: total − what came after, since the life began.
     pub(super) fn at(&self, edge: u32) -> f64 {
-        if !self.life.is_at(edge) {
+        // Of what lies before everything that is held only the sum is known.
+        if !self.life.is_at(edge) || edge < self.life.edges.zones.first() {
             return ABSENT;
         }
         let after = self.sums[self.sums.len() - 1] - self.before(edge);
@@ -114,8 +147,9 @@ impl Cumulative<'_> {
 
     pub(super) fn points(&self, from: u32, to: u32, out: &mut Vec<TimedValue>) {
         let (first, last) = self.life.edges();
-        for edge in from.saturating_add(1).max(first)..=to.min(last) {
-            out.push((self.life.edges.time(edge), self.at(edge)));
+        let edges = self.life.edges;
+        for edge in edges.between(from.max(edges.before(first, 1)), to.min(last)).filter(|edge| *edge >= first) {
+            out.push((edges.time(edge), self.at(edge)));
         }
     }
 
@@ -130,12 +164,13 @@ impl Cumulative<'_> {
                 if over == Over::Rate { change / seconds(edges.time(to - from)) } else { change }
             }
             Over::Irate | Over::Idelta => {
-                let last = to.saturating_sub(1).max(from);
+                let last = edges.before(to, 1).max(from);
                 if !self.has_rows(last, to) && !self.life.is_at(to) {
                     return ABSENT;
                 }
                 let change = self.change(last, to);
-                if over == Over::Irate { change / seconds(edges.0) } else { change }
+                // Before the epoch's first slice there is none.
+                if over == Over::Irate { change / seconds(edges.time((to - last).max(1))) } else { change }
             }
             _ => {
                 points.clear();
@@ -150,7 +185,7 @@ impl Cumulative<'_> {
 pub(super) struct Gauge<'s> {
     pub(super) rows: &'s [GaugeRow],
     pub(super) scale: Scale,
-    pub(super) edges: Edges,
+    pub(super) edges: Edges<'s>,
     /// Slices it looks back.
     pub(super) lookback: u32,
 }
@@ -187,7 +222,7 @@ impl Gauge<'_> {
 
     /// The newest set of the lookback before an edge.
     fn row_at(&self, edge: u32) -> Option<&GaugeRow> {
-        self.run(edge.saturating_sub(self.lookback), edge).last()
+        self.run(self.edges.before(edge, self.lookback), edge).last()
     }
 
     pub(super) fn at(&self, edge: u32) -> f64 {
@@ -196,11 +231,11 @@ impl Gauge<'_> {
 
     /// Seconds of the end of the slice that [`at`](Self::at) shows.
     pub(super) fn time_at(&self, edge: u32) -> f64 {
-        self.row_at(edge).map_or(ABSENT, |row| seconds(self.edges.time(row.slice.0.saturating_add(1))))
+        self.row_at(edge).map_or(ABSENT, |row| seconds(self.edges.time(self.edges.next(row.slice.0))))
     }
 
     fn point(&self, row: &GaugeRow) -> TimedValue {
-        (self.edges.time(row.slice.0.saturating_add(1)), row.last)
+        (self.edges.time(self.edges.next(row.slice.0)), row.last)
     }
 
     pub(super) fn points(&self, from: u32, to: u32, out: &mut Vec<TimedValue>) {
@@ -244,7 +279,7 @@ impl Gauge<'_> {
 
 /// A figure of a sliding window, known at the edges that will be asked: quantiles and distinct counts.
 pub(super) struct Level<'s> {
-    pub(super) life: Life,
+    pub(super) life: Life<'s>,
     /// Ascending.
     pub(super) edges: &'s [u32],
     pub(super) values: &'s [f64],

@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "the harness serves two test binaries; this one needs less of it")]
 mod harness;
 
+mod api;
 mod browser;
 mod clients;
 mod expressions;

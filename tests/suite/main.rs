@@ -18,6 +18,7 @@ mod json;
 mod load;
 mod pairs;
 mod producers;
+mod reads;
 mod rehearsal;
 mod reload;
 mod resets;

@@ -43,6 +43,8 @@ pub const CONTENT_TYPE_CSV: &str = "text/csv; charset=utf-8; header=present";
 pub const CONTENT_TYPE_INFLUX: &str = "text/plain; charset=utf-8";
 /// The `Content-Type` of JSON.
 pub const CONTENT_TYPE_JSON: &str = "application/json";
+/// The `Content-Type` of one JSON object a line.
+pub const CONTENT_TYPE_NDJSON: &str = "application/x-ndjson";
 
 /// The name of the summary beside a histogram: `window` before the unit.
 pub fn window_name(name: &str, unit: &str) -> String {

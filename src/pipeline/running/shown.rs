@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::event::Scale;
+use crate::sink::scrape::Chosen;
 
 /// `name{k="v",...}`, for people and answers; the exposition has its own writer.
 pub fn series_name(name: &str, labels: &Labels) -> String {
@@ -64,5 +65,13 @@ impl Pipeline {
     /// [`ScrapeError`].
     pub fn scrape(&self, request: &ScrapeRequest) -> Result<ScrapeBody, ScrapeError> {
         self.scrape.render(request)
+    }
+
+    /// As [`scrape`](Self::scrape), of some series only.
+    ///
+    /// # Errors
+    /// [`ScrapeError`].
+    pub fn scrape_chosen(&self, request: &ScrapeRequest, chosen: &Chosen) -> Result<ScrapeBody, ScrapeError> {
+        self.scrape.render_chosen(request, chosen)
     }
 }

@@ -64,6 +64,32 @@ pub struct Expression {
     reach: i64,
 }
 
+impl Selector {
+    /// Parses a selector that is nothing else: `name{label="value"}`, at no other time than now.
+    ///
+    /// # Errors
+    /// Words for the person who wrote it.
+    pub fn parse(text: &str) -> Result<Selector, String> {
+        let expression = Expression::parse(text).map_err(|error| error.to_string())?;
+        match expression.as_selector() {
+            Some(selector) if selector.at.is_none() && selector.offset == 0 => Ok(selector.clone()),
+            _ => Err("this is not a selector: write name{label=\"value\"}".into()),
+        }
+    }
+
+    /// As [`parse`](Self::parse), for those who mean stored series, of which a distribution is one.
+    ///
+    /// # Errors
+    /// The same, and for a selector of a bucket or of a quantile.
+    pub fn of_series(text: &str) -> Result<Selector, String> {
+        let selector = Selector::parse(text)?;
+        match selector.matchers.iter().find(|matcher| matches!(matcher.name(), "le" | "quantile")) {
+            Some(part) => Err(format!("`{}` tells parts of a distribution apart, which is one series", part.name())),
+            None => Ok(selector),
+        }
+    }
+}
+
 impl Expression {
     /// Parses PromQL.
     ///

@@ -4,6 +4,7 @@ mod hostile;
 mod matching;
 mod oracle;
 mod rules;
+mod tiers;
 
 use super::memory::Memory;
 use super::{Expression, Sample, Value, evaluate, evaluate_range};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::{Metric, SeriesId, SliceWidth};
+use crate::query::cover::Zones;
 use crate::query::data::*;
 use crate::query::{EvalError, Limits, Matcher, evaluate_within};
 use std::sync::Arc;
@@ -347,6 +348,10 @@ impl Data for Pieces<'_> {
         self.0.slice_width()
     }
 
+    fn zones(&self) -> &Zones {
+        self.0.zones()
+    }
+
     fn metric(&self, name: &str) -> Option<Arc<Metric>> {
         self.0.metric(name)
     }
@@ -363,11 +368,11 @@ impl Data for Pieces<'_> {
         &self,
         metric: &Metric,
         ids: &[SeriesId],
-        span: Span,
+        extent: Extent<'_>,
         need: Need,
         visit: &mut Visit<'_>,
     ) -> Result<(), DataError> {
-        self.0.read(metric, ids, span, need, &mut |at, series| match series.rows {
+        self.0.read(metric, ids, extent, need, &mut |at, series| match series.rows {
             Rows::Counter { total, increments } => {
                 let total = if need.totals { total } else { i128::from(u64::MAX) };
                 let halves = |(slice, n): &(_, i128)| [(*slice, n / 2), (*slice, n - n / 2)];

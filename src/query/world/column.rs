@@ -46,13 +46,13 @@ impl Found {
 enum Values {
     Counters(Vec<i128>),
     Gauges(Vec<GaugeRow>),
-    Distributions { heads: Vec<Head>, cells: Vec<(i32, u64)>, below: Vec<(u16, u64)> },
+    Distributions { heads: Vec<Head>, lists: Lists },
     Sets(Vec<Distinct>),
 }
 
-/// A distribution's row without its lists, which end here.
+/// A distribution's row without its lists, which stand there.
 #[derive(Clone, Copy)]
-struct Head {
+pub(super) struct Head {
     digits: Digits,
     weighted: bool,
     count: u64,
@@ -63,12 +63,56 @@ struct Head {
     below: (u32, u32),
 }
 
+/// Lists of many distributions, one after another.
+#[derive(Clone, Default)]
+pub(super) struct Lists {
+    cells: Vec<(i32, u64)>,
+    below: Vec<(u16, u64)>,
+}
+
+impl Lists {
+    /// Keeps a row.
+    pub(super) fn push(&mut self, row: &DistributionRow<'_>) -> Head {
+        let (from_cell, from_below) = (self.cells.len() as u32, self.below.len() as u32);
+        self.cells.extend_from_slice(row.cells);
+        self.below.extend_from_slice(row.below);
+        Head {
+            digits: row.digits,
+            weighted: row.weighted,
+            count: row.count,
+            sum: row.sum,
+            min: row.min,
+            max: row.max,
+            cells: (from_cell, self.cells.len() as u32),
+            below: (from_below, self.below.len() as u32),
+        }
+    }
+
+    /// The row that was kept.
+    pub(super) fn row(&self, head: &Head) -> DistributionRow<'_> {
+        DistributionRow {
+            digits: head.digits,
+            count: head.count,
+            weighted: head.weighted,
+            sum: head.sum,
+            min: head.min,
+            max: head.max,
+            cells: &self.cells[head.cells.0 as usize..head.cells.1 as usize],
+            below: &self.below[head.below.0 as usize..head.below.1 as usize],
+        }
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        (self.cells.capacity() + self.below.capacity()) * 16
+    }
+}
+
 impl Column {
     fn new(slice: Slice, kind: Kind) -> Column {
         let values = match kind {
             Kind::Counter => Values::Counters(Vec::new()),
             Kind::Gauge => Values::Gauges(Vec::new()),
-            Kind::Distribution => Values::Distributions { heads: Vec::new(), cells: Vec::new(), below: Vec::new() },
+            Kind::Distribution => Values::Distributions { heads: Vec::new(), lists: Lists::default() },
             Kind::Set => Values::Sets(Vec::new()),
         };
         Column { slice, ids: Vec::new(), values, list: 0, same: 0, places: Vec::new() }
@@ -86,21 +130,7 @@ impl Column {
                 sum: sum.sum,
                 count: sum.count,
             }),
-            (Values::Distributions { heads, cells, below }, RowValue::Distribution(row)) => {
-                let (from_cell, from_below) = (cells.len() as u32, below.len() as u32);
-                cells.extend_from_slice(row.cells);
-                below.extend_from_slice(row.below);
-                heads.push(Head {
-                    digits: row.digits,
-                    weighted: row.weighted,
-                    count: row.count,
-                    sum: row.sum,
-                    min: row.min,
-                    max: row.max,
-                    cells: (from_cell, cells.len() as u32),
-                    below: (from_below, below.len() as u32),
-                });
-            }
+            (Values::Distributions { heads, lists }, RowValue::Distribution(row)) => heads.push(lists.push(&row)),
             (Values::Sets(sets), RowValue::Set(set)) => sets.push(set),
             // The id says the kind: a row of another is of no series that was asked for.
             _ => return,
@@ -204,20 +234,11 @@ impl Column {
 
     fn distributions(&self, found: Found) -> impl Iterator<Item = DistributionRow<'_>> {
         let places = self.places(found);
-        let (heads, cells, below) = match &self.values {
-            Values::Distributions { heads, cells, below } => (&heads[places], &cells[..], &below[..]),
-            _ => (&[][..], &[][..], &[][..]),
+        let (heads, lists) = match &self.values {
+            Values::Distributions { heads, lists } => (&heads[places], Some(lists)),
+            _ => (&[][..], None),
         };
-        heads.iter().map(move |head| DistributionRow {
-            digits: head.digits,
-            count: head.count,
-            weighted: head.weighted,
-            sum: head.sum,
-            min: head.min,
-            max: head.max,
-            cells: &cells[head.cells.0 as usize..head.cells.1 as usize],
-            below: &below[head.below.0 as usize..head.below.1 as usize],
-        })
+        heads.iter().filter_map(move |head| Some(lists?.row(head)))
     }
 
     /// The members of a set.
@@ -254,22 +275,7 @@ impl Column {
         changed: impl Fn(u128, u128) -> u128,
     ) {
         for row in self.distributions(found) {
-            let factor = if row.weighted { 1 } else { u128::from(WEIGHT_ONE) };
-            let weight = match row.weighted {
-                true => row.cells.iter().map(|(_, count)| u128::from(*count)).sum(),
-                false => u128::from(row.count) * factor,
-            };
-            totals.weight = changed(totals.weight, weight);
-            totals.sum += sign * row.sum * factor as i128;
-            let Some(buckets) = buckets else { continue };
-            let rule = BucketRule::new(Arc::clone(buckets), row.digits);
-            for (bound, total) in totals.buckets.iter_mut().enumerate() {
-                let whole = row.cells.iter().filter(|(cell, _)| rule.covers(bound, *cell) == Some(true));
-                let whole: u128 = whole.map(|(_, count)| u128::from(*count)).sum();
-                let straddling = row.below.iter().find(|(at, _)| usize::from(*at) == bound);
-                let straddling = straddling.map_or(0, |(_, count)| u128::from(*count));
-                *total = changed(*total, (whole + straddling) * factor);
-            }
+            totals.change(&row, buckets, sign, &changed);
         }
     }
 
@@ -278,9 +284,7 @@ impl Column {
         let values = match &self.values {
             Values::Counters(sums) => sums.capacity() * size_of::<i128>(),
             Values::Gauges(rows) => rows.capacity() * size_of::<GaugeRow>(),
-            Values::Distributions { heads, cells, below } => {
-                heads.capacity() * size_of::<Head>() + cells.capacity() * 16 + below.capacity() * 16
-            }
+            Values::Distributions { heads, lists } => heads.capacity() * size_of::<Head>() + lists.heap_bytes(),
             // A dense one has 4 KiB of registers; most are small.
             Values::Sets(sets) => sets.capacity() * (size_of::<Distinct>() + 512),
         };
@@ -413,6 +417,36 @@ pub(super) struct TotalsBuffer {
 impl TotalsBuffer {
     pub(super) fn new(weight: u128, sum: i128, buckets: &[u128]) -> TotalsBuffer {
         TotalsBuffer { weight, sum, buckets: buckets.to_vec() }
+    }
+
+    /// Takes a later row out.
+    pub(super) fn take(&mut self, row: &DistributionRow<'_>, buckets: Option<&Arc<Buckets>>) {
+        self.change(row, buckets, -1, &u128::saturating_sub);
+    }
+
+    fn change(
+        &mut self,
+        row: &DistributionRow<'_>,
+        buckets: Option<&Arc<Buckets>>,
+        sign: i128,
+        changed: &impl Fn(u128, u128) -> u128,
+    ) {
+        let factor = if row.weighted { 1 } else { u128::from(WEIGHT_ONE) };
+        let weight = match row.weighted {
+            true => row.cells.iter().map(|(_, count)| u128::from(*count)).sum(),
+            false => u128::from(row.count) * factor,
+        };
+        self.weight = changed(self.weight, weight);
+        self.sum += sign * row.sum * factor as i128;
+        let Some(buckets) = buckets else { return };
+        let rule = BucketRule::new(Arc::clone(buckets), row.digits);
+        for (bound, total) in self.buckets.iter_mut().enumerate() {
+            let whole = row.cells.iter().filter(|(cell, _)| rule.covers(bound, *cell) == Some(true));
+            let whole: u128 = whole.map(|(_, count)| u128::from(*count)).sum();
+            let straddling = row.below.iter().find(|(at, _)| usize::from(*at) == bound);
+            let straddling = straddling.map_or(0, |(_, count)| u128::from(*count));
+            *total = changed(*total, (whole + straddling) * factor);
+        }
     }
 }
 

@@ -79,6 +79,11 @@ impl Zero {
         is_match(&self.labels)
     }
 
+    /// What stands on it.
+    pub(super) fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
     /// Visits it, whatever slices are asked for.
     pub(super) fn read(&self, place: usize, kind: Kind, visit: &mut Visit<'_>) -> Result<(), DataError> {
         let rows = match kind {

@@ -8,8 +8,7 @@ use super::declared::Declared;
 use super::probe::Probe;
 use crate::event::{Metric, SeriesId};
 use crate::query::matcher::Matcher;
-use crate::query::parse::Expression;
-use crate::query::plan::Node;
+use crate::query::plan::Selector;
 use crate::query::select::targets;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,14 +22,7 @@ impl Worlds {
     /// # Errors
     /// Words for the person who wrote it, where the text is no plain selector.
     pub fn matching(&self, text: &str) -> Result<Vec<Meant>, String> {
-        let expression = Expression::parse(text).map_err(|error| error.to_string())?;
-        let selector = match (&expression.node, expression.selectors()) {
-            (Node::Select(_), [selector]) if selector.at.is_none() && selector.offset == 0 => selector,
-            _ => return Err("this is not a selector: write name{label=\"value\"}".into()),
-        };
-        if let Some(matcher) = selector.matchers.iter().find(|matcher| matches!(matcher.name(), "le" | "quantile")) {
-            return Err(format!("`{}` tells parts of a distribution apart, which is one series", matcher.name()));
-        }
+        let selector = &Selector::of_series(text)?;
         let view = self.view();
         let probe = Probe::new(view, &Declared::default());
         let metrics: BTreeMap<u32, Arc<Metric>> =

@@ -11,15 +11,18 @@ mod column;
 mod declared;
 mod departed;
 mod family;
+mod listing;
 mod matching;
 mod overlay;
 mod probe;
 
-use super::data::{Data, DataError, Need, Span, Visit};
+use super::cover::Zones;
+use super::data::{Data, DataError, Extent, Need, Visit};
 use super::eval::evaluate_range;
 use super::matcher::Matcher;
 use super::parse::Expression;
-use super::plan::At;
+use super::plan::{At, Selector};
+use super::series;
 use crate::delta::part::Corrupt;
 use crate::event::{CommitId, Labels, Metric, SeriesId, Slice, SliceWidth, Slot, Timestamp};
 use crate::store::{SliceRow, StoreError, StoreReader};
@@ -119,6 +122,7 @@ pub struct World<'w> {
     declared: Arc<Declared>,
     families: HashMap<u32, Family>,
     overlay: Overlay,
+    zones: Zones,
 }
 
 impl Worlds {
@@ -170,7 +174,20 @@ impl Worlds {
                 Want { metric, from }
             }));
         }
-        self.world(&wants, declared)
+        self.world(&wants, declared, true)
+    }
+
+    /// The newest commit with every series of these selectors that was there since `from`, and none of their slices.
+    ///
+    /// # Errors
+    /// As [`world_for`](Self::world_for).
+    pub fn world_of(&self, selectors: &[Selector], from: Timestamp) -> Result<World<'_>, DataError> {
+        let declared = self.declared();
+        let probe = Probe::new(&self.view, &declared);
+        let from = self.view.slice_width().slice_of(Timestamp(from.0.max(0)));
+        let wants: Vec<Want> =
+            series::metrics(&probe, selectors).into_iter().map(|metric| Want { metric, from }).collect();
+        self.world(&wants, declared, false)
     }
 
     /// Slices of a range that hold anything, with the newest commit that touched each.
@@ -181,7 +198,8 @@ impl Worlds {
         self.reader.snapshot(|snapshot| snapshot.slices(range)).map_err(failed)
     }
 
-    fn world(&self, wants: &[Want], declared: Arc<Declared>) -> Result<World<'_>, DataError> {
+    /// A world of these metrics, with their slices or without.
+    fn world(&self, wants: &[Want], declared: Arc<Declared>, has_slices: bool) -> Result<World<'_>, DataError> {
         let mut spans: BTreeMap<u32, (Arc<Metric>, Slice)> = BTreeMap::new();
         for want in wants {
             let entry = spans.entry(want.metric.id.0).or_insert_with(|| (Arc::clone(&want.metric), want.from));
@@ -200,7 +218,8 @@ impl Worlds {
                 self.add_departed(snapshot, &mut families, &spans)?;
                 let from = spans.values().map(|(_, from)| *from).min().unwrap_or(Slice(0));
                 let (mut copied, mut bytes) = (Vec::new(), 0);
-                for row in snapshot.slices(from..Slice(u32::MAX))? {
+                let rows = if has_slices { snapshot.slices(from..Slice(u32::MAX))? } else { Vec::new() };
+                for row in rows {
                     let missing = self.take_cached(&mut families, &spans, row);
                     if missing.is_empty() {
                         continue;
@@ -223,7 +242,8 @@ impl Worlds {
                 Ok(copied) => {
                     self.decode(&mut families, copied).map_err(failed)?;
                     self.cache().trim();
-                    return Ok(World { worlds: self, commit, declared, families, overlay: Overlay::default() });
+                    let (overlay, zones) = (Overlay::default(), Zones::default());
+                    return Ok(World { worlds: self, commit, declared, families, overlay, zones });
                 }
                 Err(newer) => {
                     self.view.wait_for(newer, FOLD_WAIT);
@@ -395,7 +415,7 @@ fn failed_part(worlds: &Worlds, source: Corrupt) -> StoreError {
 }
 
 fn failed(error: StoreError) -> DataError {
-    DataError { message: "the store cannot be read".into(), source: Some(Box::new(error)) }
+    DataError { message: "the store cannot be read".into(), source: Some(Box::new(error)), is_stale: false }
 }
 
 impl World<'_> {
@@ -419,6 +439,10 @@ impl World<'_> {
 impl Data for World<'_> {
     fn slice_width(&self) -> SliceWidth {
         self.worlds.view.slice_width()
+    }
+
+    fn zones(&self) -> &Zones {
+        &self.zones
     }
 
     fn metric(&self, name: &str) -> Option<Arc<Metric>> {
@@ -467,13 +491,13 @@ impl Data for World<'_> {
         &self,
         metric: &Metric,
         ids: &[SeriesId],
-        span: Span,
+        extent: Extent<'_>,
         need: Need,
         visit: &mut Visit<'_>,
     ) -> Result<(), DataError> {
         if let Some(family) = self.families.get(&metric.id.0) {
-            family.read(ids, span, need, &self.overlay, visit)?;
+            family.read(ids, extent.span, need, &self.overlay, visit)?;
         }
-        self.overlay.read_fresh(metric, ids, span, visit)
+        self.overlay.read_fresh(metric, ids, extent.span, visit)
     }
 }

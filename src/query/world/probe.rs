@@ -5,7 +5,8 @@
 
 use super::declared::Declared;
 use crate::event::{Metric, SeriesId, SliceWidth};
-use crate::query::data::{Data, DataError, Need, Span, Visit};
+use crate::query::cover::Zones;
+use crate::query::data::{Data, DataError, Extent, Need, Visit};
 use crate::query::matcher::Matcher;
 use crate::view::View;
 use std::cell::RefCell;
@@ -16,6 +17,7 @@ pub(super) struct Probe<'v> {
     view: &'v View,
     metrics: BTreeMap<Arc<str>, Arc<Metric>>,
     selected: RefCell<BTreeMap<u32, Arc<Metric>>>,
+    zones: Zones,
 }
 
 impl<'v> Probe<'v> {
@@ -23,7 +25,7 @@ impl<'v> Probe<'v> {
         // What has had series is known by its own words.
         let metrics = declared.metrics().cloned().chain(view.metrics());
         let metrics = metrics.map(|metric| (Arc::clone(&metric.name), metric)).collect();
-        Probe { view, metrics, selected: RefCell::default() }
+        Probe { view, metrics, selected: RefCell::default(), zones: Zones::default() }
     }
 
     /// Takes what was selected since the last call.
@@ -35,6 +37,10 @@ impl<'v> Probe<'v> {
 impl Data for Probe<'_> {
     fn slice_width(&self) -> SliceWidth {
         self.view.slice_width()
+    }
+
+    fn zones(&self) -> &Zones {
+        &self.zones
     }
 
     fn metric(&self, name: &str) -> Option<Arc<Metric>> {
@@ -52,7 +58,7 @@ impl Data for Probe<'_> {
         Ok(Arc::from([]))
     }
 
-    fn read(&self, _: &Metric, _: &[SeriesId], _: Span, _: Need, _: &mut Visit<'_>) -> Result<(), DataError> {
+    fn read(&self, _: &Metric, _: &[SeriesId], _: Extent<'_>, _: Need, _: &mut Visit<'_>) -> Result<(), DataError> {
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! The JSON bodies: `/metrics.json` and `/api/metrics`.
+//! The JSON bodies: `/metrics.json` and `/api/metrics`, and one object a series and line.
 //!
 //! In: a family and its ids. Out: one member of the object, with the comma before it unless it is the
 //! first. Invariant: one member per metric, whatever `expose` says; NaN is null.
 
 use super::render::FamilyText;
-use super::walk::{SampleValue, walk};
+use super::walk::{Sample, SampleValue, walk};
 use super::{Exposed, LiveFamily, LiveValues};
 use crate::codec::exposition::{
     FamilyType, put_f64, put_json_f64, put_json_labels, put_json_string, put_u64, put_u128, put_units,
@@ -78,6 +78,50 @@ pub(super) fn put_live(out: &mut Vec<u8>, is_first: bool, is_api: bool, now: Tim
     end(out, is_api, &samples);
 }
 
+/// `{"name":...,"type":...,"unit":...,` of one series, with the sample and a line's end.
+fn put_line(out: &mut Vec<u8>, name: &str, kind: FamilyType, unit: &str, sample: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"{\"name\":");
+    put_json_string(out, name);
+    out.extend_from_slice(b",\"type\":");
+    put_json_string(out, kind.as_str());
+    out.extend_from_slice(b",\"unit\":");
+    put_json_string(out, unit);
+    out.push(b',');
+    sample(out);
+    out.extend_from_slice(b"}\n");
+}
+
+/// One line of each live value.
+pub(super) fn put_live_lines(out: &mut Vec<u8>, now: Timestamp, family: &LiveFamily) {
+    for (labels, value) in &family.samples {
+        put_line(out, family.name, family.kind, family.unit, |out| {
+            put_sample(out, labels, now, |out| put_json_f64(out, *value));
+        });
+    }
+}
+
+/// One line of each series.
+pub(super) fn put_lines(out: &mut Vec<u8>, view: &View, family: &Exposed, text: &FamilyText, zero: Option<&Labels>) {
+    let metric = &*family.metric;
+    walk(view, family, text, zero, |walked| {
+        put_line(out, &metric.name, family.kind, metric.unit.as_str(), |out| put_walked(out, view, metric, walked));
+    });
+}
+
+/// A series with its value, from `"labels"` on.
+fn put_walked(out: &mut Vec<u8>, view: &View, metric: &Metric, walked: &Sample<'_>) {
+    // A series that nothing has reached yet is as old as the epoch.
+    let time = walked.time.unwrap_or(Timestamp(0));
+    put_sample(out, walked.labels, time, |out| match walked.value {
+        SampleValue::Units(units, exponent) => put_units(out, units, exponent),
+        SampleValue::Float(value) => put_json_f64(out, value),
+        SampleValue::Distribution(value, ..) => put_u128(out, value.count),
+    });
+    if let SampleValue::Distribution(value, quantiles, buckets) = walked.value {
+        put_distribution(out, view, metric, value, quantiles, buckets);
+    }
+}
+
 pub(super) fn put_family(
     out: &mut Vec<u8>,
     view: &View,
@@ -92,16 +136,7 @@ pub(super) fn put_family(
     let mut samples = Vec::new();
     walk(view, family, text, zero, |walked| {
         let mut sample = Vec::new();
-        // A series that nothing has reached yet is as old as the epoch.
-        let time = walked.time.unwrap_or(Timestamp(0));
-        put_sample(&mut sample, walked.labels, time, |out| match walked.value {
-            SampleValue::Units(units, exponent) => put_units(out, units, exponent),
-            SampleValue::Float(value) => put_json_f64(out, value),
-            SampleValue::Distribution(value, ..) => put_u128(out, value.count),
-        });
-        if let SampleValue::Distribution(value, quantiles, buckets) = walked.value {
-            put_distribution(&mut sample, view, metric, value, quantiles, buckets);
-        }
+        put_walked(&mut sample, view, metric, walked);
         samples.push(sample);
     });
     end(out, is_api, &samples);

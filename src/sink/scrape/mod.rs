@@ -6,6 +6,7 @@
 //! take at most [`ScrapePlan::bytes_max`]; the live set, which must be seen when nothing commits any more, is
 //! rendered at every scrape (C4).
 
+mod chosen;
 mod gzip;
 mod json;
 mod protobuf;
@@ -15,12 +16,13 @@ mod table;
 mod walk;
 
 use crate::codec::exposition::{
-    CONTENT_TYPE_CSV, CONTENT_TYPE_INFLUX, CONTENT_TYPE_JSON, CONTENT_TYPE_OPENMETRICS, CONTENT_TYPE_PROTOBUF,
-    CONTENT_TYPE_TEXT, CSV_HEADER, FamilyHead, FamilyType, OPENMETRICS_END, TextFormat, put_float, put_head,
+    CONTENT_TYPE_CSV, CONTENT_TYPE_INFLUX, CONTENT_TYPE_JSON, CONTENT_TYPE_NDJSON, CONTENT_TYPE_OPENMETRICS,
+    CONTENT_TYPE_PROTOBUF, CONTENT_TYPE_TEXT, CSV_HEADER, FamilyHead, FamilyType, OPENMETRICS_END, TextFormat, put_float, put_head,
     put_labels, put_prefix, window_name,
 };
 use crate::event::{Group, Kind, Labels, Metric, Timestamp};
 use crate::view::View;
+pub use chosen::Chosen;
 use gzip::Segment;
 use render::FamilyText;
 use room::Readers;
@@ -49,6 +51,8 @@ pub enum ScrapeFormat {
     Csv,
     /// InfluxDB's line protocol.
     Influx,
+    /// One JSON object a series and line.
+    Ndjson,
 }
 
 /// What is asked for.
@@ -86,6 +90,7 @@ impl ScrapeFormat {
             ScrapeFormat::MetricsJson | ScrapeFormat::ApiJson => CONTENT_TYPE_JSON,
             ScrapeFormat::Csv => CONTENT_TYPE_CSV,
             ScrapeFormat::Influx => CONTENT_TYPE_INFLUX,
+            ScrapeFormat::Ndjson => CONTENT_TYPE_NDJSON,
         }
     }
 
@@ -93,7 +98,11 @@ impl ScrapeFormat {
     fn is_per_metric(self) -> bool {
         match self {
             ScrapeFormat::Text | ScrapeFormat::OpenMetrics | ScrapeFormat::Protobuf => false,
-            ScrapeFormat::MetricsJson | ScrapeFormat::ApiJson | ScrapeFormat::Csv | ScrapeFormat::Influx => true,
+            ScrapeFormat::MetricsJson
+            | ScrapeFormat::ApiJson
+            | ScrapeFormat::Csv
+            | ScrapeFormat::Influx
+            | ScrapeFormat::Ndjson => true,
         }
     }
 }
@@ -264,7 +273,7 @@ impl Scrape {
                 let Some(bytes_max) = inner.make_room(guess.max(bytes.capacity())) else { return Err(no_room) };
                 // A little more than last time, because series come a few at a time.
                 bytes.reserve((guess + guess / 8).min(bytes_max));
-                is_whole = self.render_families(inner, request.format, &exposed, &mut bytes, bytes_max);
+                is_whole = self.render_families(inner, request.format, &exposed, None, &mut bytes, bytes_max);
                 if is_whole || inner.bodies.is_empty() {
                     break;
                 }
@@ -337,6 +346,7 @@ impl Scrape {
                 families.for_each(|family| table::put_live_csv(&mut tail, live.now, family));
             }
             ScrapeFormat::Influx => families.for_each(|family| table::put_live_influx(&mut tail, live.now, family)),
+            ScrapeFormat::Ndjson => families.for_each(|family| json::put_live_lines(&mut tail, live.now, family)),
         }
         (head, tail)
     }
