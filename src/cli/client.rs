@@ -141,6 +141,21 @@ impl Client {
         self.ask(Method::POST, path, "*/*", "text/plain", body)
     }
 
+    /// `POST path`, for an answer that takes as long as it takes.
+    pub(super) fn post_patiently(&self, path: &str) -> anyhow::Result<Reply> {
+        self.runtime.block_on(async {
+            let request = self.request(Method::POST, path, "*/*", "text/plain", Vec::new())?;
+            let stream = self.connect().await?;
+            tokio::select! {
+                reply = exchange(stream, request) => reply.with_context(|| format!("{} broke off", self.target)),
+                interrupted = super::signals::stop_asked() => {
+                    interrupted?;
+                    bail!("interrupted")
+                }
+            }
+        })
+    }
+
     fn request(
         &self,
         method: Method,
@@ -199,10 +214,28 @@ impl Client {
     pub(super) fn copy(
         &self,
         path: &str,
+        take: impl FnMut(Option<u64>, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Copied> {
+        self.copy_by(Method::GET, path, take)
+    }
+
+    /// As [`copy`](Self::copy), by POST.
+    pub(super) fn fetch(
+        &self,
+        path: &str,
+        take: impl FnMut(Option<u64>, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Copied> {
+        self.copy_by(Method::POST, path, take)
+    }
+
+    fn copy_by(
+        &self,
+        method: Method,
+        path: &str,
         mut take: impl FnMut(Option<u64>, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<Copied> {
         self.runtime.block_on(async {
-            let request = self.request(Method::GET, path, "*/*", "text/plain", Vec::new())?;
+            let request = self.request(method, path, "*/*", "text/plain", Vec::new())?;
             let stream = self.connect().await?;
             tokio::select! {
                 copied = copy(stream, request, &mut take) => copied.with_context(|| format!("{} broke off", self.target)),

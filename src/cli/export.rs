@@ -152,7 +152,7 @@ fn shown(bytes: u64, length: Option<u64>) -> String {
 }
 
 /// A file that takes another's place when it is whole.
-struct Replacement {
+pub(super) struct Replacement {
     out: BufWriter<File>,
     /// Where it is written until then; none for what is no file, such as a pipe, which is written to as it is.
     temporary: Option<PathBuf>,
@@ -160,7 +160,7 @@ struct Replacement {
 }
 
 impl Replacement {
-    fn begin(path: &Path) -> io::Result<Replacement> {
+    pub(super) fn begin(path: &Path) -> io::Result<Replacement> {
         let found = match fs::metadata(path) {
             Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -183,7 +183,7 @@ impl Replacement {
     }
 
     /// Puts it in its place: the bytes first, then the name, then the folder that holds the name.
-    fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         self.out.flush()?;
         let Some(temporary) = &self.temporary else { return Ok(()) };
         self.out.get_ref().sync_all()?;

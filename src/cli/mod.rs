@@ -22,6 +22,7 @@ mod query;
 mod run;
 mod send;
 mod show;
+mod store;
 mod signals;
 mod tap;
 mod test;
@@ -160,6 +161,15 @@ enum Command {
         hydrograph export > metrics.prom\n  \
         hydrograph export --format csv --match '{region=\"eu\"}' --output eu.csv")]
     Export(export::Export),
+    /// Look after a store: figures, a check of all of it, compaction, a copy
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  \
+        hydrograph store stats\n  \
+        hydrograph store check /var/lib/hydrograph/default.redb\n  \
+        hydrograph store backup --output backup.redb"
+    )]
+    Store(store::Store),
     /// Generate load: prepared datagrams with values patched on every send
     #[command(before_help = "Examples:\n  \
         hydrograph generate --seconds 10 --series 100_000\n  \
@@ -224,6 +234,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Tap(tap) => tap.run(&client()?),
         Command::Query(query) => query.run(&client()?),
         Command::Export(export) => export.run(&client()?),
+        Command::Store(store) => store.run(client),
         Command::Generate(generate) => generate.run(client),
         Command::Healthcheck => healthcheck::run(&client()?),
         Command::Completions { shell } => manual::completions(shell, &mut std::io::stdout().lock()),

@@ -16,11 +16,13 @@ use crate::delta::SourceTally;
 use crate::event::{DropReason, Group, Kind, Metric, RejectReason, WireType};
 use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapRequest};
+use crate::pipeline::upkeep::{StoreCheck, StoreStats};
 use crate::pipeline::{EventsRefused, Pipeline, Report, ResetError, WidgetError, as_number, series_name};
 use crate::rule::{escape_metric_name, is_reserved_name};
 use crate::shard;
 use crate::sink::scrape;
 use crate::store::KeptRow;
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -402,6 +404,32 @@ impl Backend for Front {
 
     fn ask(&self, question: &Question, patience: Duration) -> Result<Answer, Unanswered> {
         self.pipeline.ask(question, patience)
+    }
+
+    fn store_stats(&self) -> Result<StoreStats, String> {
+        self.pipeline.store_stats().map_err(|error| error.to_string())
+    }
+
+    fn store_check(&self) -> Result<StoreCheck, String> {
+        self.pipeline.store_check().map_err(|error| error.to_string())
+    }
+
+    fn store_copy(&self) -> Result<File, String> {
+        // Beside the store, where there is room for one; a store in memory has no such place.
+        let place = match self.pipeline.store_file().0 {
+            Some(file) => file.to_owned(),
+            None => std::env::temp_dir().join("hydrograph.redb"),
+        };
+        let path = place.with_extension(format!("backup-{}", std::process::id()));
+        let said = |error: std::io::Error| format!("{}: {error}", path.display());
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(said(error)),
+            _ => {}
+        }
+        self.pipeline.store_copy(&path).map_err(|error| error.to_string())?;
+        let file = File::open(&path).map_err(said)?;
+        std::fs::remove_file(&path).map_err(said)?;
+        Ok(file)
     }
 
     fn tap(&self, request: &TapRequest) -> Result<Box<dyn TapFeed>, TapError> {

@@ -8,8 +8,10 @@ use crate::event::time::rfc3339;
 use crate::pipeline::WidgetError;
 use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
+use crate::pipeline::upkeep::{StoreCheck, StoreStats};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +78,24 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`Unanswered`].
     fn ask(&self, question: &Question, patience: Duration) -> Result<Answer, Unanswered>;
+
+    /// What the store holds.
+    ///
+    /// # Errors
+    /// Why it cannot be told now.
+    fn store_stats(&self) -> Result<StoreStats, String>;
+
+    /// Verifies all of the store.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, or why it cannot be read.
+    fn store_check(&self) -> Result<StoreCheck, String>;
+
+    /// A consistent copy of the store's file, at its beginning and without a name.
+    ///
+    /// # Errors
+    /// Why it could not be made.
+    fn store_copy(&self) -> Result<File, String>;
 
     /// Opens a tap; it closes when it is dropped.
     ///

@@ -25,6 +25,7 @@ mod routes;
 mod serve;
 mod server;
 mod tap;
+mod upkeep;
 mod token;
 mod wording;
 

@@ -8,7 +8,7 @@ use super::backend::{Backend, HealthStatus, IndexData, LineOutcome, RecentKind, 
 use super::body::{body_within, drain};
 use super::connection::{Counted, Way};
 use super::doors::Gate;
-use super::{Refusal, accept, ingest, metrics, page, prometheus, reset, tap};
+use super::{Refusal, accept, ingest, metrics, page, prometheus, reset, tap, upkeep};
 use crate::actor::blocking;
 use axum::Router;
 use axum::extract::{Query, Request, State};
@@ -42,7 +42,11 @@ const RECENT_LIMIT: (usize, usize) = (100, 1000);
 
 /// Every route with what it answers, as the index page lists them.
 pub(super) const ROUTES: &[(&str, &str, &str)] = &[
-    ("GET", "/metrics", "current values: text 0.0.4, OpenMetrics 1.0, protobuf or JSON, by Accept; ?name[]= and ?match[]= filter"),
+    (
+        "GET",
+        "/metrics",
+        "current values: text 0.0.4, OpenMetrics 1.0, protobuf or JSON, by Accept; ?name[]= and ?match[]= filter",
+    ),
     ("GET", "/metrics/{group}", "the families of one group"),
     ("GET", "/metrics.json", "current values as JSON, names at the top level"),
     ("GET", "/api/metrics", "current values; ?format=prometheus|json|csv|influx|openmetrics|ndjson, else by Accept"),
@@ -63,6 +67,9 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/label/{name}/values", "[?match[]=] [&start=] [&end=] [&limit=]: values of a label"),
     ("GET", "/api/v1/metadata", "[?metric=] [&limit=]: type, help and unit of each family"),
     ("GET", "/api/v1/status/buildinfo", "the version of Prometheus whose API this is"),
+    ("GET", "/api/v1/store", "what the store holds: bytes by table and tier, series, oldest span, free space"),
+    ("POST", "/api/v1/store/check", "verifies all of the store while it runs"),
+    ("POST", "/api/v1/store/backup", "a consistent copy of the store's file"),
     ("POST", "/api/v1/lines", "DogStatsD lines and JSON events, one a line; answers what each became"),
     ("POST", "/api/v1/events", "typed events: a JSON object, an array, NDJSON or CloudEvents; ?sync=true waits"),
     (
@@ -94,6 +101,8 @@ pub(super) struct Desk {
     pub(super) questions_waiting: Arc<Semaphore>,
     /// KiB of long answers.
     pub(super) answers: Arc<Semaphore>,
+    /// Who reads the whole store.
+    pub(super) upkeep: Arc<Semaphore>,
     pub(super) gate: Arc<Gate>,
     /// True once the server stops: answers that go on end then.
     pub(super) stopping: watch::Receiver<bool>,
@@ -115,6 +124,7 @@ pub(super) fn router(
         questions: Arc::new(Semaphore::new(prometheus::WORKED_MAX)),
         questions_waiting: Arc::new(Semaphore::new(prometheus::WAITING_MAX)),
         answers,
+        upkeep: Arc::new(Semaphore::new(1)),
         gate: Arc::clone(&gate),
         stopping,
     };
@@ -135,6 +145,9 @@ pub(super) fn router(
         .route("/api/v1/events", post(ingest::events))
         .route("/api/v1/reset", post(reset::reset))
         .merge(prometheus::routes())
+        .route("/api/v1/store", get(upkeep::stats))
+        .route("/api/v1/store/check", post(upkeep::check))
+        .route("/api/v1/store/backup", post(upkeep::backup))
         .route("/-/reload", post(reload))
         .route("/", get(index))
         .route("/monitoring", get(index))

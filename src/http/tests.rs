@@ -6,6 +6,7 @@ use super::*;
 use crate::event::Timestamp;
 use crate::pipeline::queries::{Answer as Told, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
+use crate::pipeline::upkeep::{StoreCheck, StoreStats};
 use crate::query::Value;
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -51,6 +52,21 @@ pub(crate) struct Fake {
 }
 
 impl Backend for Fake {
+    fn store_stats(&self) -> Result<StoreStats, String> {
+        Err("the store has no handle".into())
+    }
+
+    fn store_check(&self) -> Result<StoreCheck, String> {
+        Err("wrong checksum".into())
+    }
+
+    fn store_copy(&self) -> Result<std::fs::File, String> {
+        let mut file = tempfile::tempfile().map_err(|error| error.to_string())?;
+        std::io::Write::write_all(&mut file, &[7; 600_000]).map_err(|error| error.to_string())?;
+        std::io::Seek::rewind(&mut file).map_err(|error| error.to_string())?;
+        Ok(file)
+    }
+
     fn ask(&self, question: &Question, patience: std::time::Duration) -> Result<Told, Unanswered> {
         let text = match question {
             Question::Instant { text, .. } | Question::Range { text, .. } => text.as_str(),
@@ -467,7 +483,11 @@ fn d40_d41_d42_d43_api_metrics_by_format() {
     }
     let answer = served.get("/api/metrics?format=xml", "");
     assert_eq!(answer.status, 400);
-    assert!(answer.text().contains("[\"prometheus\",\"json\",\"csv\",\"influx\",\"openmetrics\",\"ndjson\"]"), "{}", answer.text());
+    assert!(
+        answer.text().contains("[\"prometheus\",\"json\",\"csv\",\"influx\",\"openmetrics\",\"ndjson\"]"),
+        "{}",
+        answer.text()
+    );
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod running;
 pub mod schema;
 mod tables;
 pub mod tap;
+pub mod upkeep;
 pub mod value;
 mod widgets;
 mod written;

@@ -28,7 +28,7 @@ use crate::sink::scrape::{LiveValues, Scrape, ScrapeBody, ScrapeError, ScrapeFor
 use crate::source::inproc::shared::{Counter, Gauge, Histogram, Set};
 use crate::source::inproc::{Event, HandleError, Producer};
 use crate::source::internal::ProcessCollector;
-use crate::store::{KeptRow, StoreStatus};
+use crate::store::{KeptRow, StoreReader, StoreStatus};
 use crate::view::{DistributionStats, Quantile, Value, View};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -478,6 +478,11 @@ impl Pipeline {
     /// The newest whole events of schemas with `keep`, newest first: of one event, or of all.
     pub fn kept_events(&self, event: Option<&str>, limit: usize) -> Vec<KeptRow> {
         self.graph.store.kept(event, limit)
+    }
+
+    /// What reads the store from other threads.
+    pub(super) fn store_reader(&self) -> StoreReader {
+        self.graph.worlds.reader().clone()
     }
 
     /// The file of the store, and whether this start made it; `None` in memory.

@@ -4,7 +4,7 @@
 //! handle, and in memory one entry per slice and per block of totals. Invariants: after any error the
 //! handle is never used again before [`Ledger::reopen`] (C4); every value read was verified (H3).
 
-use super::disk::{Disk, LedgerConfig, let_go};
+use super::disk::{Disk, LedgerConfig, LedgerPath, let_go};
 use super::error::{Fault, StoreError, corrupt, guard};
 use super::format::*;
 use super::read::{get, scan};
@@ -17,12 +17,14 @@ use crate::rule::RestoreError;
 use redb::{Database, ReadableDatabase};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 /// The store's file, or memory.
 pub struct Ledger {
     pub(super) disk: Disk,
-    pub(super) slice_nanos: i64,
+    /// What it must be; `None` takes what the file says.
+    slice_nanos: Option<i64>,
     /// Shared with readers of other threads; they hold the lock for as long as one read takes.
     db: SharedDatabase,
     is_broken: Cell<bool>,
@@ -68,9 +70,28 @@ impl Ledger {
     /// Every [`StoreError`] but `Broken`; nothing was changed then.
     pub fn open(config: &LedgerConfig, now: Timestamp) -> Result<Ledger, StoreError> {
         assert!(SliceWidth::from_nanos(config.slice_nanos).is_some(), "the plan checks the width of a slice");
+        Ledger::open_with(config, Some(config.slice_nanos), now)
+    }
+
+    /// Opens a store that exists, whatever the width of its slices: for tools.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and `Io` where there is no such file.
+    pub fn open_existing(path: &Path) -> Result<Ledger, StoreError> {
+        // Opening would make a store of a file that is not there, or is empty.
+        let length =
+            std::fs::metadata(path).map_err(|error| StoreError::from_io(&path.display().to_string(), error))?;
+        if length.len() == 0 {
+            return Err(StoreError::NotADatabase { path: path.display().to_string() });
+        }
+        let config = LedgerConfig::new(LedgerPath::File(path.to_owned()), 0);
+        Ledger::open_with(&config, None, Timestamp(0))
+    }
+
+    fn open_with(config: &LedgerConfig, slice_nanos: Option<i64>, now: Timestamp) -> Result<Ledger, StoreError> {
         let mut ledger = Ledger {
             disk: Disk::new(config),
-            slice_nanos: config.slice_nanos,
+            slice_nanos,
             db: SharedDatabase::default(),
             is_broken: Cell::new(true),
             meta: Meta::default(),
@@ -94,7 +115,8 @@ impl Ledger {
         let known = self.meta.store_id != 0;
         let (created, slice_nanos) = (self.meta.created, self.slice_nanos);
         let db = self.disk.open(!known, |db| {
-            initialize(db, created, slice_nanos)?;
+            // Whoever does not know the width of a slice opens only what exists.
+            slice_nanos.map_or(Ok(()), |slice_nanos| initialize(db, created, slice_nanos))?;
             upgrade(db)
         })?;
         let loaded = guard(self.disk.name(), || {
@@ -352,7 +374,7 @@ fn upgrade(db: &Database) -> Result<(), Fault> {
     Ok(txn.commit()?)
 }
 
-fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u32, Span>, History), Fault> {
+fn load(db: &Database, path: &str, slice_nanos: Option<i64>) -> Result<(Meta, BTreeMap<u32, Span>, History), Fault> {
     let path = || path.to_owned();
     match db.begin_read()?.open_table(Table::Meta.rows()) {
         Err(redb::TableError::Storage(error)) => return Err(error.into()),
@@ -366,8 +388,8 @@ fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u
     }
     let row = get(db, Table::Meta, KEY_STORE)?.ok_or_else(|| corrupt("the row that describes the store is missing"))?;
     let meta = Meta::decode(&row, VERSION)?;
-    if meta.slice_nanos != slice_nanos {
-        return Err(StoreError::SliceMismatch { path: path(), stored: meta.slice_nanos, asked: slice_nanos }.into());
+    if let Some(asked) = slice_nanos.filter(|asked| meta.slice_nanos != *asked) {
+        return Err(StoreError::SliceMismatch { path: path(), stored: meta.slice_nanos, asked }.into());
     }
     let mut spans = BTreeMap::new();
     scan(db, Table::Spans, &meta, |key, content| {

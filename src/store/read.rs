@@ -219,10 +219,7 @@ impl Ledger {
     /// # Errors
     /// I/O, or `Corrupt` with the first thing found.
     pub fn verify(&mut self) -> Result<(), StoreError> {
-        self.with_mut(|db| match db.check_integrity()? {
-            true => Ok(()),
-            false => Err(corrupt("pages had to be repaired")),
-        })?;
+        self.check_pages()?;
         self.verify_index()?;
         self.positions()?;
         self.replay(Slice(0), |_| Ok(()))?;

@@ -1,12 +1,13 @@
-//! What `hydrograph store` does with a file that nobody serves: compact it, copy it.
+//! What `hydrograph store` does with a file: compact it while nobody serves it, copy it whoever does.
 //!
 //! In: an open ledger. Out: a smaller file, or a consistent copy. Invariant: a copy that was not finished
 //! is not a store: its row `store`, without which nothing opens, is written last, and then it is renamed.
 
 use super::disk::{create_private, drop_quietly, rename_new};
-use super::error::{Fault, StoreError, guard};
+use super::error::{Fault, StoreError, corrupt, guard};
 use super::format::{SERIES_BY_HASH, Table};
 use super::ledger::Ledger;
+use super::reader::Snapshot;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use std::path::Path;
 
@@ -29,23 +30,54 @@ impl Ledger {
         })
     }
 
+    /// redb's own check of all its pages. Needs the file for itself.
+    ///
+    /// # Errors
+    /// I/O, or `Corrupt`.
+    pub fn check_pages(&mut self) -> Result<(), StoreError> {
+        self.with_mut(|db| match db.check_integrity()? {
+            true => Ok(()),
+            false => Err(corrupt("pages had to be repaired")),
+        })
+    }
+
     /// Writes a whole, compact copy of the last commit to a new file.
     ///
     /// # Errors
     /// I/O, `Corrupt`, or `Io` when `to` exists.
     pub fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
-        let name = to.display().to_string();
-        if to.exists() {
-            return Err(StoreError::from_io(&name, std::io::ErrorKind::AlreadyExists.into()));
-        }
-        let fresh = create_private(to).map_err(|error| StoreError::from_io(&name, error))?;
-        let database = guard(&name, || Ok(Database::create(&fresh)?))?;
-        let copied = self.with(|db| copy(&db.begin_read()?, &database));
-        drop_quietly(database);
-        copied?;
+        copy_into(to, |database| self.with(|db| copy(&db.begin_read()?, database)))
+    }
+}
+
+impl Snapshot<'_> {
+    /// As [`Ledger::copy_to`], while the store may be writing. What the store frees meanwhile is used again only afterwards.
+    ///
+    /// # Errors
+    /// I/O, `Corrupt`, or `Io` when `to` exists.
+    pub fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        copy_into(to, |database| guard(self.path(), || copy(self.txn(), database)))
+    }
+}
+
+fn copy_into(to: &Path, fill: impl FnOnce(&Database) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let name = to.display().to_string();
+    if to.exists() {
+        return Err(StoreError::from_io(&name, std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let fresh = create_private(to).map_err(|error| StoreError::from_io(&name, error))?;
+    let database = guard(&name, || Ok(Database::create(&fresh)?))?;
+    let copied = fill(&database);
+    drop_quietly(database);
+    let synced = copied.and_then(|()| {
         let synced = std::fs::File::open(&fresh).and_then(|file| file.sync_all());
         synced.and_then(|()| rename_new(&fresh, to)).map_err(|error| StoreError::from_io(&name, error))
+    });
+    if synced.is_err() {
+        // Half a copy is worth nothing, and may be what fills the disk.
+        let _ = std::fs::remove_file(&fresh);
     }
+    synced
 }
 
 fn copy(from: &ReadTransaction, to: &Database) -> Result<(), Fault> {

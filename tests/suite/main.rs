@@ -27,3 +27,4 @@ mod shutdown;
 mod systems;
 mod tap;
 mod tidy;
+mod upkeep;

@@ -98,6 +98,7 @@ fn export_writes_the_current_values_of_the_series_that_are_meant() {
     drop(server);
     assert_eq!(export(&["--output", path]).status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&file).expect("there"), text);
-    let left: Vec<_> = std::fs::read_dir(home.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(home.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
 }

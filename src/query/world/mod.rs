@@ -126,6 +126,11 @@ pub struct World<'w> {
 }
 
 impl Worlds {
+    /// What it reads the store through.
+    pub fn reader(&self) -> &StoreReader {
+        &self.reader
+    }
+
     /// Worlds of a pipeline.
     pub fn new(view: View, reader: StoreReader) -> Worlds {
         Worlds { view, reader, declared: Mutex::default(), departed: Mutex::default(), cache: Mutex::default() }
