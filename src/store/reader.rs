@@ -45,6 +45,8 @@ pub struct TierInfo {
     pub span: u32,
     /// The first slice that it holds: everything before has expired, or came before the tier did.
     pub from: Slice,
+    /// The first slice that it gets nothing of any more; 2³² − 1 while the pipeline file has it.
+    pub until: Slice,
     /// The end of its newest span; `from` when there is none.
     pub to: Slice,
 }
@@ -58,6 +60,8 @@ pub struct PageSpan {
     pub start: Slice,
     /// The newest commit that changed what it says: while it stands, so do the span's samples.
     pub newest: CommitId,
+    /// Everything in it is in the coarser tiers, too.
+    pub is_rolled: bool,
 }
 
 /// The file as of one commit.
@@ -148,8 +152,8 @@ impl Snapshot<'_> {
                     Some(row) => span_end(resolution, tier_span_of(row?.0.value())?.1),
                     None => tier.from,
                 };
-                let (from, to) = (Slice(tier.from), Slice(to.max(tier.from)));
-                tiers.push(TierInfo { resolution, span: span_slices(resolution), from, to });
+                let (from, until, to) = (Slice(tier.from), Slice(tier.until), Slice(to.max(tier.from)));
+                tiers.push(TierInfo { resolution, span: span_slices(resolution), from, until, to });
             }
             Ok(tiers)
         })
@@ -174,7 +178,8 @@ impl Snapshot<'_> {
                 let span = TierSpan::decode(unseal(Table::TierSpans, key.value(), value.value())?)?;
                 let start = Slice(tier_span_of(key.value())?.1);
                 if !span.generations.is_empty() {
-                    spans.push(PageSpan { resolution, start, newest: CommitId(span.newest) });
+                    let newest = CommitId(span.newest);
+                    spans.push(PageSpan { resolution, start, newest, is_rolled: span.is_rolled });
                 }
             }
             Ok(spans)
