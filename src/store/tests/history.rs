@@ -178,11 +178,16 @@ impl World {
             true => Vec::new(),
         };
         let batch = CommitBatch { id: CommitId(id), log, totals: &totals, new_series: &series, ..beside };
+        if self.rng.below(40) == 0 {
+            let mut inner = self.disk.0.lock().expect("unpoisoned");
+            inner.fail_at = Some(inner.calls + 1 + self.rng.below(40));
+            inner.fail_for = 1 + self.rng.below(3);
+        }
         let outcome = self.ledger.commit(&batch);
+        self.disk.0.lock().expect("unpoisoned").fail_at = None;
         if let Err(error) = &outcome {
             assert!(error.is_retryable(), "seed {}: {error}", self.seed);
             self.job = None;
-            self.disk.0.lock().expect("unpoisoned").fail_at = None;
             self.note("failed commit");
             if self.rng.below(2) == 0 {
                 self.ledger.reopen().expect("the disk works again");
@@ -288,11 +293,6 @@ impl World {
             self.commit(&[], CommitBatch { tiers: Some(&change), ..NOTHING });
             return;
         }
-        if self.rng.below(60) == 0 {
-            let mut inner = self.disk.0.lock().expect("unpoisoned");
-            inner.fail_at = Some(inner.calls + 1 + self.rng.below(40));
-            inner.fail_for = 1 + self.rng.below(3);
-        }
         match self.rng.below(100) {
             0..30 => {
                 self.open += self.rng.below(180) as u32;
@@ -360,7 +360,6 @@ impl World {
 
     /// Everything that can be read against the model.
     fn check(&mut self) {
-        self.disk.0.lock().expect("unpoisoned").fail_at = None;
         let context = format!("seed {}, commit {}", self.seed, self.ledger.last_commit().0);
         let mut sums = SumMap::new();
         for ((_, id), value) in &self.model {
