@@ -4,16 +4,20 @@
 //! asked for. Owns: the format of the values of table `pages`. No I/O, no clock. Invariant: `read(write(x)) == x` to the
 //! bit, and no bytes make a reader panic or allocate more than a bounded multiple of what they hold.
 //!
-//! Format 0, integers are LEB128 (zigzag where signed):
-//!
-//! ```text
-//! page      = version:u8=0 kind:u8 series:varint directory body*
-//! directory = (id gap, length of its body)*
-//! body      = (slot gap, row)*               row: as in a part, without its id
-//! ```
+//! Format 1 (to be written).
 
-mod write;
+mod bits;
+mod cells;
+mod column;
+mod defaults;
+mod distribution;
+mod floats;
+mod ints;
+mod rans;
 mod read;
+mod scalar;
+mod shared;
+mod write;
 
 pub use read::{Page, PageBuffers, Wanted};
 pub use write::PageWriter;
@@ -22,4 +26,6 @@ pub use write::PageWriter;
 mod tests;
 
 /// The format version, the first byte of a page.
-const VERSION: u8 = 0;
+const VERSION: u8 = 1;
+/// Slots of a page are below; a span has 360.
+pub(super) const SLOTS_MAX: u16 = 4096;
