@@ -3,54 +3,43 @@
 //! In: numbers with their widths. Out: bytes, and the numbers again. Invariant: a reader past its end gives zeros and
 //! knows that it is there; it never reads other bytes.
 
-/// Widest number that one step writes or reads; wider ones are cut in two.
+/// Widest number that one step reads; wider ones are cut in two.
 const STEP_BITS: u32 = 56;
 
 /// Collects bits.
 #[derive(Default)]
 pub(super) struct BitWriter {
-    out: Vec<u8>,
+    words: Vec<u64>,
     held: u64,
+    /// Below 64.
     held_bits: u32,
 }
 
 impl BitWriter {
     /// Appends the low `width` bits of a number, at most 64.
-    #[inline]
-    pub(super) fn put(&mut self, value: u64, width: u32) {
-        if width > STEP_BITS {
-            self.step(value, 32);
-            self.step(value >> 32, width.wrapping_sub(32));
-        } else {
-            self.step(value, width);
-        }
-    }
-
     #[inline(always)]
-    fn step(&mut self, value: u64, width: u32) {
-        debug_assert!(width <= STEP_BITS);
-        self.held |= (value & (1u64 << width).wrapping_sub(1)) << self.held_bits;
-        self.held_bits = self.held_bits.wrapping_add(width);
-        let whole = self.held_bits >> 3;
-        if whole > 0 {
-            self.out.extend_from_slice(&self.held.to_le_bytes()[..whole as usize]);
-            self.held = if whole == 8 { 0 } else { self.held >> (whole << 3) };
-            self.held_bits &= 7;
+    pub(super) fn put(&mut self, value: u64, width: u32) {
+        debug_assert!(width <= 64);
+        let value = if width < 64 { value & (1u64 << width).wrapping_sub(1) } else { value };
+        self.held |= value << self.held_bits;
+        let bits = self.held_bits.wrapping_add(width);
+        if bits >= 64 {
+            self.words.push(self.held);
+            self.held = if self.held_bits == 0 { 0 } else { value >> 64u32.wrapping_sub(self.held_bits) };
         }
+        self.held_bits = bits & 63;
     }
 
     /// Bytes that [`finish`](Self::finish) would append.
     pub(super) fn bytes_len(&self) -> usize {
-        self.out.len() + usize::from(self.held_bits > 0)
+        self.words.len() * 8 + self.held_bits.div_ceil(8) as usize
     }
 
     /// Appends everything to `out` and is empty again.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        if self.held_bits > 0 {
-            self.out.push(self.held as u8);
-        }
-        out.append(&mut self.out);
-        (self.held, self.held_bits) = (0, 0);
+        out.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));
+        out.extend_from_slice(&self.held.to_le_bytes()[..self.held_bits.div_ceil(8) as usize]);
+        *self = BitWriter::default();
     }
 }
 

@@ -35,13 +35,10 @@ const NARROW: u64 = 1 << 48;
 /// Numbers that tell the scale a column begins with.
 const SCALE_ROWS: usize = 16;
 
-/// log₂(number + 1) × 16, roughly: what a number costs.
+/// log₂(number + 1) × 16 and a constant, roughly: what a number below 2⁶³ costs. The bits of a float are its logarithm.
 #[inline(always)]
 fn weight(number: u64) -> u64 {
-    let number = number.saturating_add(1);
-    let zeros = number.leading_zeros();
-    let mantissa = number.wrapping_shl(zeros) >> 59 & 15;
-    u64::from(63u32.wrapping_sub(zeros)) << 4 | mantissa
+    (number.wrapping_add(1) as i64 as f64).to_bits() >> 48
 }
 
 #[inline(always)]

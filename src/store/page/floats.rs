@@ -36,15 +36,27 @@ fn at_ordinal(place: i64) -> f64 {
     f64::from_bits((place ^ ((place >> 63) as u64 >> 1) as i64) as u64)
 }
 
+/// The nearest whole number, halves away from zero; beyond what an f64 holds exactly as the library rounds.
 #[inline(always)]
-fn decimal(value: f64, decimals: u8) -> f64 {
-    (value * POW10[usize::from(decimals)]).round_ties_even()
+pub(super) fn round(value: f64) -> i64 {
+    // Without SSE 4.1 the library's rounding is a call; this is exact below 2^52, where whole numbers are.
+    if value.abs() < EXACT / 4.0 {
+        let whole = value as i64;
+        let rest = value - whole as f64;
+        whole + i64::from(rest >= 0.5) - i64::from(rest <= -0.5)
+    } else {
+        value.round() as i64
+    }
+}
+
+#[inline(always)]
+fn decimal(value: f64, decimals: u8) -> i64 {
+    round(value * POW10[usize::from(decimals)])
 }
 
 #[inline(always)]
 fn is_decimal(value: f64, decimals: u8) -> bool {
-    let whole = decimal(value, decimals);
-    whole.abs() < EXACT && from_whole(decimals, whole as i64).to_bits() == value.to_bits()
+    from_whole(decimals, decimal(value, decimals)).to_bits() == value.to_bits()
 }
 
 /// The byte that says how these floats become whole numbers; `from` is a first guess of the decimals.
@@ -65,7 +77,7 @@ pub(super) fn form_of(values: impl Iterator<Item = f64>, from: u8) -> u8 {
 /// A float as the whole number of a form that [`form_of`] found.
 #[inline(always)]
 pub(super) fn to_whole(form: u8, value: f64) -> i64 {
-    if form == ORDINAL { ordinal(value) } else { decimal(value, form) as i64 }
+    if form == ORDINAL { ordinal(value) } else { decimal(value, form) }
 }
 
 /// The float of a whole number.

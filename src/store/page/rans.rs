@@ -69,11 +69,21 @@ const COST: [u8; TOTAL as usize + 1] = {
     table
 };
 
+/// What each token costs under the built-in tables, in 1/16 bits.
+static DEFAULT_COST: [[u8; TOKENS]; CONTEXTS] = {
+    let mut costs = [[0; TOKENS]; CONTEXTS];
+    let mut at = 0;
+    while at < CONTEXTS * TOKENS {
+        costs[at / TOKENS][at % TOKENS] = COST[defaults::FREQUENCIES[at / TOKENS][at % TOKENS] as usize];
+        at += 1;
+    }
+    costs
+};
+
 /// What a token costs under the built-in tables, in 1/16 bits.
 #[inline(always)]
 pub(super) fn default_cost(pair: Pair) -> u32 {
-    let frequency = defaults::FREQUENCIES[usize::from(pair.context)][usize::from(pair.token)];
-    u32::from(COST[usize::from(frequency)])
+    u32::from(DEFAULT_COST[usize::from(pair.context)][usize::from(pair.token)])
 }
 
 /// The tables of a page, for writing.

@@ -3,6 +3,7 @@
 //! In: bytes. Out: rows. Owns: nothing but buffers that the caller keeps. Invariant: of a page only the blocks that hold
 //! a wanted series are decoded, and of a block nothing behind the last one.
 
+use super::bits::BitReader;
 use super::cells::{CellScratch, GroupReader};
 use super::column::{self, Heads};
 use super::distribution::{self, Head, HeadColumns};
@@ -10,7 +11,7 @@ use super::ints::Source;
 use super::rans::{Tables, Tokens};
 use super::scalar::{self, ScalarColumns};
 use super::shared::SharedReader;
-use super::{VERSION, bits::BitReader};
+use super::{BLOCK_ROWS_MAX, VERSION};
 use crate::delta::part::{Corrupt, DistributionRow, RowValue};
 use crate::delta::varint::read_u64;
 use crate::event::{Kind, SeriesId};
@@ -236,10 +237,12 @@ impl BlockReader<'_> {
         rows.clear();
         owners.clear();
         let mut set_at = 0usize;
+        let mut left = BLOCK_ROWS_MAX;
         for (number, (id, is_wanted)) in series.iter().enumerate() {
             let pattern = heads.below(shared.patterns())?;
             shared.use_pattern(self.shared, pattern)?;
             let count = shared.slots().len();
+            left = left.checked_sub(count).ok_or(heads.corrupt())?;
             let first = shared.slots().partition_point(|slot| *slot < slots.start);
             let last = shared.slots().partition_point(|slot| *slot < slots.end);
             let asked = if *is_wanted { first..last.max(first) } else { 0..0 };

@@ -21,6 +21,7 @@ use super::shared::{Shared, SharedReader};
 use crate::delta::part::Corrupt;
 use crate::delta::varint::put_u64;
 use crate::delta::{CounterSum, GaugeSum};
+use crate::event::UNITS_MAX;
 
 /// Nanos of a whole unit of a counter (V1).
 const NANO: i128 = 1_000_000_000;
@@ -135,7 +136,7 @@ pub(super) fn read_counters<'c>(
 /// The sum that a value of a gauge has when it was set `count` times.
 #[inline(always)]
 fn expected_sum(last: f64, count: u64, scale: u8) -> i128 {
-    let units = (last * POW10[usize::from(scale)]).round().clamp(-1e18, 1e18) as i64;
+    let units = floats::round(last * POW10[usize::from(scale)]).clamp(-UNITS_MAX, UNITS_MAX);
     if count == 1 { i128::from(units) } else { i128::from(units).wrapping_mul(i128::from(count)) }
 }
 

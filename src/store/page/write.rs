@@ -9,7 +9,7 @@ use super::ints::Sink;
 use super::rans::{Counts, Encoder};
 use super::scalar::{self, Out, ScalarScratch};
 use super::shared::Shared;
-use super::{SLOTS_MAX, VERSION, column};
+use super::{BLOCK_ROWS_MAX, SLOTS_MAX, VERSION, column};
 use crate::delta::GaugeSum;
 use crate::delta::part::RowValue;
 use crate::delta::varint::put_u64;
@@ -19,8 +19,8 @@ use crate::event::{Kind, SeriesId};
 const BLOCK_TOKENS: usize = 2048;
 /// Or this many series, where they have few tokens.
 const BLOCK_SERIES: usize = 64;
-/// Or so many rows, whose heads a reader of one series keeps.
-const BLOCK_ROWS: usize = 8192;
+/// Or so many rows, which a reader of one series keeps; one more series fits below [`BLOCK_ROWS_MAX`].
+const BLOCK_ROWS: usize = BLOCK_ROWS_MAX - SLOTS_MAX as usize;
 /// Or so many bytes of heads and sets.
 const BLOCK_BYTES: usize = 8192;
 /// Most bytes of a scalar row before its series is complete.
