@@ -21,6 +21,7 @@
 //! mean, if samples are independent) is about 4.
 
 use super::column::Heads;
+use super::floats::gcd;
 use super::ints::{INT_CONTEXTS, Scale, Sink, Source};
 use super::rans::{Counts, Encoder, Tables};
 use crate::delta::part::{Corrupt, DistributionRow};
@@ -226,13 +227,6 @@ fn cell_limit(digits: Digits) -> u32 {
 #[inline(always)]
 fn zigzag(value: i64) -> u64 {
     (value.wrapping_shl(1) ^ (value >> 63)) as u64
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 fn put_cells(sink: &mut Sink, counts: &mut Counts, mut density: Density, cells: &[(i32, u64)], factor: u64) {

@@ -18,6 +18,7 @@
 //! wide column = 0 column, where all fit i64 | 1 value:zigzag*      (128-bit, each a varint)
 //! ```
 
+use super::floats::gcd;
 use super::ints::{Scale, Sink, Source};
 use super::rans::Counts;
 use crate::delta::part::Corrupt;
@@ -72,13 +73,6 @@ impl Mean {
 pub(super) struct ColumnScratch {
     units: Vec<i64>,
     narrow: Vec<i64>,
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// Writes a column; of none there is nothing.
@@ -254,6 +248,12 @@ impl Heads<'_> {
 
     pub(super) fn i128(&mut self) -> Result<i128, Corrupt> {
         read_u128(self.bytes, &mut self.at).map(unzigzag_128).ok_or(Corrupt { at: self.at })
+    }
+
+    pub(super) fn f64(&mut self) -> Result<f64, Corrupt> {
+        let bytes = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk()).ok_or(self.corrupt())?;
+        self.at += 8;
+        Ok(f64::from_le_bytes(*bytes))
     }
 
     /// A number that must be below `end`.

@@ -42,7 +42,7 @@
 //! # Reading order
 //!
 //! `write`, `read`; `column` (what predicts a number), `ints` (what is left of it as tokens and bits), `rans` (tokens to
-//! words), `bits`; `floats`, `shared`, `scalar`; `distribution`, `cells`.
+//! words), `bits`; `floats`, `shared`, `relation`, `scalar`; `distribution`, `cells`.
 
 mod bits;
 mod cells;
@@ -53,6 +53,7 @@ mod floats;
 mod ints;
 mod rans;
 mod read;
+mod relation;
 mod scalar;
 mod shared;
 mod write;

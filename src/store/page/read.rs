@@ -235,6 +235,7 @@ impl BlockReader<'_> {
         let tail = &bytes[end..];
 
         rows.clear();
+        scalars.neighbours.clear();
         owners.clear();
         let mut set_at = 0usize;
         let mut left = BLOCK_ROWS_MAX;
@@ -248,14 +249,21 @@ impl BlockReader<'_> {
             let asked = if *is_wanted { first..last.max(first) } else { 0..0 };
             match self.kind {
                 Kind::Counter => {
-                    let rows = scalar::read_counters(count, &mut heads, &mut source, scalars)?;
+                    let rows = scalar::read_counters(pattern, count, &mut heads, &mut source, scalars)?;
                     for at in asked {
                         visit(*id, shared.slots()[at], &RowValue::Counter(rows.get(at)))?;
                     }
                 }
                 Kind::Gauge => {
-                    let mut rows =
-                        scalar::read_gauges(!asked.is_empty(), self.shared, &mut heads, &mut source, scalars, shared)?;
+                    let mut rows = scalar::read_gauges(
+                        pattern,
+                        !asked.is_empty(),
+                        self.shared,
+                        &mut heads,
+                        &mut source,
+                        scalars,
+                        shared,
+                    )?;
                     rows.skip(asked.start);
                     for at in asked {
                         let (slot, sum) = rows.next(at);

@@ -5,18 +5,19 @@
 //! scrape share, its position from its time.
 //!
 //! ```text
-//! counter = unit:u8 (0 whole, 1 nano) nanos ÷ unit:wide column
-//! gauge   = form:u8 flags:u8 line:varint last:column [times: difference from the line:column] position:column
+//! counter = 0 nanos / 10^9:wide column | 1 nanos:wide column | 2 relation nanos / 10^9:column
+//! gauge   = form:u8 [q:varint] flags:u8 line:varint [relation] last:column [times: difference from the line:column] position:column
 //!           [several: count:column, and of rows with count ≠ 1: last - min:column, max - last:column]
 //!           [sums: sum - count · round(last · 10^scale):wide column]
 //! form    = the form of last, min and max | the scale of the sum << 4
-//! flags   = 1 times | 2 several | 4 sums | 8 positions are those less the time
+//! flags   = 1 times | 2 several | 4 sums | 8 positions are those less the time | 16 related
 //! ```
 
 use super::column::{self, ColumnScratch, Heads};
-use super::floats::{self, POW10};
+use super::floats::{self, Form, POW10};
 use super::ints::{Sink, Source};
 use super::rans::Counts;
+use super::relation::Neighbours;
 use super::shared::{Shared, SharedReader};
 use crate::delta::part::Corrupt;
 use crate::delta::varint::put_u64;
@@ -34,6 +35,7 @@ const TIMES: u8 = 1;
 const SEVERAL: u8 = 2;
 const SUMS: u8 = 4;
 const FROM_TIME: u8 = 8;
+const RELATED: u8 = 16;
 
 /// Buffers of a writer or a reader.
 #[derive(Default)]
@@ -46,6 +48,8 @@ pub(super) struct ScalarScratch {
     differences: Vec<i64>,
     /// The scale of the last gauge's sum, which is likely that of the next.
     scale: u8,
+    /// The series of the block so far.
+    pub(super) neighbours: Neighbours,
 }
 
 /// Where what is written goes.
@@ -66,7 +70,7 @@ impl Out<'_> {
 }
 
 /// Writes the increments of one counter.
-pub(super) fn write_counters(nanos: &[i128], scratch: &mut ScalarScratch, out: &mut Out<'_>) {
+pub(super) fn write_counters(pattern: usize, nanos: &[i128], scratch: &mut ScalarScratch, out: &mut Out<'_>) {
     // 64-bit division where it is enough: the wide one costs as much as all the rest.
     let to_whole = |nanos: i128| -> Option<i64> {
         match i64::try_from(nanos) {
@@ -81,9 +85,22 @@ pub(super) fn write_counters(nanos: &[i128], scratch: &mut ScalarScratch, out: &
     scratch.whole.clear();
     scratch.whole.extend(nanos.iter().map_while(|nanos| to_whole(*nanos)));
     if scratch.whole.len() == nanos.len() {
-        out.heads.extend([0, 0]);
-        out.column(&scratch.whole, &mut scratch.columns);
+        let ScalarScratch { neighbours, whole, low, columns, .. } = scratch;
+        match neighbours.relation(pattern, Form::WHOLE, whole) {
+            Some(relation) => {
+                out.heads.push(2);
+                relation.write(out.heads);
+                neighbours.differences(&relation, Form::WHOLE, whole, low);
+                out.column(low, columns);
+            }
+            None => {
+                out.heads.extend([0, 0]);
+                out.column(whole, columns);
+            }
+        }
+        neighbours.add(pattern, Form::WHOLE, whole);
     } else {
+        scratch.neighbours.add(pattern, Form::WHOLE, &[]);
         out.heads.push(1);
         out.wide(nanos, &mut scratch.columns);
     }
@@ -93,6 +110,8 @@ pub(super) fn write_counters(nanos: &[i128], scratch: &mut ScalarScratch, out: &
 #[derive(Default)]
 pub(super) struct ScalarColumns {
     main: Vec<i64>,
+    /// The series of the block so far.
+    pub(super) neighbours: Neighbours,
     wide: Vec<i128>,
     times: Vec<i64>,
     positions: Vec<i64>,
@@ -119,6 +138,7 @@ impl CounterRows<'_> {
 
 /// Reads the increments of one counter.
 pub(super) fn read_counters<'c>(
+    pattern: usize,
     count: usize,
     heads: &mut Heads<'_>,
     source: &mut Source<'_>,
@@ -127,9 +147,18 @@ pub(super) fn read_counters<'c>(
     let unit = match heads.byte()? {
         0 => NANO,
         1 => 1,
+        2 => {
+            let relation = columns.neighbours.read_relation(pattern, heads)?;
+            column::read(count, heads, source, &mut columns.main)?;
+            columns.neighbours.restore(&relation, Form::WHOLE, &mut columns.main);
+            columns.neighbours.add(pattern, Form::WHOLE, &columns.main);
+            return Ok(CounterRows { columns, is_narrow: true, unit: NANO });
+        }
         _ => return Err(heads.corrupt()),
     };
     let is_narrow = column::read_wide(count, heads, source, &mut columns.main, &mut columns.wide)?;
+    let is_neighbour = is_narrow && unit == NANO;
+    columns.neighbours.add(pattern, Form::WHOLE, if is_neighbour { &columns.main } else { &[] });
     Ok(CounterRows { columns, is_narrow, unit })
 }
 
@@ -158,6 +187,7 @@ fn scale_of(rows: &[GaugeSum], guess: u8) -> u8 {
 
 /// Writes the sets of one gauge.
 pub(super) fn write_gauges(
+    pattern: usize,
     slots: &[u16],
     rows: &[GaugeSum],
     shared: &mut Shared,
@@ -167,11 +197,11 @@ pub(super) fn write_gauges(
     let is_several = rows.iter().any(|row| row.count != 1);
     let several = || rows.iter().filter(|row| row.count != 1);
     let all = rows.iter().map(|row| row.last).chain(several().flat_map(|row| [row.min, row.max]));
-    let form = floats::form_of(all, 0);
+    let form = Form::of(all);
     let scale = scale_of(rows, scratch.scale);
     scratch.scale = scale;
 
-    let ScalarScratch { columns, whole, low, high, wide, differences, .. } = scratch;
+    let ScalarScratch { columns, whole, low, high, wide, differences, neighbours, .. } = scratch;
     differences.clear();
     whole.clear();
     whole.extend(rows.iter().map(|row| row.time));
@@ -185,15 +215,26 @@ pub(super) fn write_gauges(
     wide.extend(rows.iter().map(|row| row.sum.wrapping_sub(expected_sum(row.last, row.count, scale))));
     let has_sums = wide.iter().any(|off| *off != 0);
 
+    whole.clear();
+    whole.extend(rows.iter().map(|row| form.whole(row.last)));
+    let relation = neighbours.relation(pattern, form, whole);
     let mut flags = if is_exact { 0 } else { TIMES };
+    flags |= if relation.is_some() { RELATED } else { 0 };
     flags |= if is_several { SEVERAL } else { 0 };
     flags |= if has_sums { SUMS } else { 0 };
     flags |= if is_from_time { FROM_TIME } else { 0 };
-    out.heads.extend([form | scale << 4, flags]);
+    out.heads.extend([form.byte() | scale << 4, flags]);
+    form.write_rest(out.heads);
     put_u64(out.heads, line as u64);
-    whole.clear();
-    whole.extend(rows.iter().map(|row| floats::to_whole(form, row.last)));
-    out.column(whole, columns);
+    match relation {
+        Some(relation) => {
+            relation.write(out.heads);
+            neighbours.differences(&relation, form, whole, low);
+            out.column(low, columns);
+        }
+        None => out.column(whole, columns),
+    }
+    neighbours.add(pattern, form, whole);
     if !is_exact {
         out.column(differences, columns);
     }
@@ -207,9 +248,9 @@ pub(super) fn write_gauges(
         out.column(whole, columns);
         (low.clear(), high.clear());
         for row in several() {
-            let last = floats::to_whole(form, row.last);
-            low.push(last.wrapping_sub(floats::to_whole(form, row.min)));
-            high.push(floats::to_whole(form, row.max).wrapping_sub(last));
+            let last = form.whole(row.last);
+            low.push(last.wrapping_sub(form.whole(row.min)));
+            high.push(form.whole(row.max).wrapping_sub(last));
         }
         out.column(low, columns);
         out.column(high, columns);
@@ -223,7 +264,7 @@ pub(super) fn write_gauges(
 pub(super) struct GaugeRows<'c> {
     columns: &'c ScalarColumns,
     shared: &'c SharedReader,
-    form: u8,
+    form: Form,
     scale: u8,
     flags: u8,
     sums_are_narrow: bool,
@@ -238,7 +279,7 @@ impl GaugeRows<'_> {
         let columns = self.columns;
         let slot = self.shared.slots()[at];
         let whole = columns.main[at];
-        let last = floats::from_whole(self.form, whole);
+        let last = self.form.value(whole);
         let mut time = self.shared.time(slot);
         if self.flags & TIMES != 0 {
             time = time.wrapping_add(columns.times[at]);
@@ -249,8 +290,8 @@ impl GaugeRows<'_> {
         if self.flags & SEVERAL != 0 {
             count = columns.counts[at] as u64;
             if count != 1 {
-                min = floats::from_whole(self.form, whole.wrapping_sub(columns.lows[self.several]));
-                max = floats::from_whole(self.form, whole.wrapping_add(columns.highs[self.several]));
+                min = self.form.value(whole.wrapping_sub(columns.lows[self.several]));
+                max = self.form.value(whole.wrapping_add(columns.highs[self.several]));
                 self.several += 1;
             }
         }
@@ -272,6 +313,7 @@ impl GaugeRows<'_> {
 
 /// Reads the sets of one gauge; `shared` stands at its pattern. The times are decoded only when `is_wanted`.
 pub(super) fn read_gauges<'c>(
+    pattern: usize,
     is_wanted: bool,
     lines: &[u8],
     heads: &mut Heads<'_>,
@@ -280,12 +322,21 @@ pub(super) fn read_gauges<'c>(
     shared: &'c mut SharedReader,
 ) -> Result<GaugeRows<'c>, Corrupt> {
     let count = shared.slots().len();
-    let (form, flags) = (heads.byte()?, heads.byte()?);
-    if flags >= 16 || !floats::is_form(form & 15) {
+    let (first, flags) = (heads.byte()?, heads.byte()?);
+    if flags >= 32 {
         return Err(heads.corrupt());
     }
+    let form = Form::read(first & 15, heads)?;
     let line = heads.below(shared.lines())?;
+    let relation = match flags & RELATED {
+        0 => None,
+        _ => Some(columns.neighbours.read_relation(pattern, heads)?),
+    };
     column::read(count, heads, source, &mut columns.main)?;
+    if let Some(relation) = relation {
+        columns.neighbours.restore(&relation, form, &mut columns.main);
+    }
+    columns.neighbours.add(pattern, form, &columns.main);
     if flags & TIMES != 0 {
         column::read(count, heads, source, &mut columns.times)?;
     }
@@ -303,5 +354,5 @@ pub(super) fn read_gauges<'c>(
     if is_wanted {
         shared.use_line(lines, line, source.tokens.tables())?;
     }
-    Ok(GaugeRows { columns, shared, form: form & 15, scale: form >> 4, flags, sums_are_narrow, several: 0 })
+    Ok(GaugeRows { columns, shared, form, scale: first >> 4, flags, sums_are_narrow, several: 0 })
 }

@@ -153,11 +153,12 @@ impl PageWriter {
         let PageWriter { block, shared, scratch, counts, slots, .. } = self;
         block.ids.push(id);
         block.rows += slots.len();
-        put_u64(&mut block.heads, shared.pattern(slots) as u64);
+        let pattern = shared.pattern(slots);
+        put_u64(&mut block.heads, pattern as u64);
         let mut out = Out { heads: &mut block.heads, sink: &mut block.sink, counts };
         match self.kind {
-            Kind::Counter => scalar::write_counters(&self.counters, scratch, &mut out),
-            Kind::Gauge => scalar::write_gauges(slots, &self.gauges, shared, scratch, &mut out),
+            Kind::Counter => scalar::write_counters(pattern, &self.counters, scratch, &mut out),
+            Kind::Gauge => scalar::write_gauges(pattern, slots, &self.gauges, shared, scratch, &mut out),
             Kind::Distribution => distribution::write(&self.distributions, scratch, &mut out),
             Kind::Set => column::write(&self.lengths, &mut scratch.columns, out.heads, out.sink, out.counts),
         }
@@ -172,6 +173,7 @@ impl PageWriter {
     }
 
     fn end_block(&mut self) {
+        self.scratch.neighbours.clear();
         let block = std::mem::take(&mut self.block);
         self.closed_bytes += block.bytes_len();
         self.blocks.push(block);
