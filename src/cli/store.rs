@@ -37,6 +37,9 @@ pub(super) enum Store {
     Compact {
         /// The file of a stopped instance
         path: PathBuf,
+        /// Drop the tiers that the pipeline file has no more
+        #[arg(long)]
+        prune: bool,
     },
     /// Write a consistent copy
     Backup {
@@ -54,7 +57,7 @@ impl Store {
         match self {
             Store::Stats { path, json } => stats(path.as_deref(), *json, client),
             Store::Check { path, json } => check(path.as_deref(), *json, client),
-            Store::Compact { path } => compact(path),
+            Store::Compact { path, prune } => compact(path, *prune),
             Store::Backup { path, output } => backup(path.as_deref(), output, client),
         }
     }
@@ -147,9 +150,13 @@ fn check(path: Option<&Path>, json: bool, client: impl FnOnce() -> anyhow::Resul
     Ok(if differing == 0 { Exit::Done } else { Exit::Failed })
 }
 
-fn compact(path: &Path) -> anyhow::Result<Exit> {
+fn compact(path: &Path, prune: bool) -> anyhow::Result<Exit> {
     let mut ledger = open(path)?;
     let before = ledger.allocated_bytes();
+    if prune {
+        let tiers = ledger.prune()?;
+        eprintln!("{} tiers that the pipeline file has no more were dropped", tiers.len());
+    }
     ledger.compact()?;
     let after = ledger.allocated_bytes();
     println!("{} -> {}", show::bytes(before), show::bytes(after));
