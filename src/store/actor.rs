@@ -390,7 +390,7 @@ impl StoreActor {
     fn commit(&mut self, wall: Timestamp) {
         let began = self.clock.monotonic();
         self.store.allow_steps(self.rest_ticks == 0);
-        self.rest_ticks = self.rest_ticks.saturating_sub(1);
+        self.rest_ticks = (self.rest_ticks - 1).max(0);
         loop {
             match self.store.commit(wall) {
                 Ok(Some(done)) => {
