@@ -14,6 +14,7 @@ use super::{
 };
 use crate::delta::SourceTally;
 use crate::event::{DropReason, Group, Kind, Metric, RejectReason, WireType};
+use crate::pipeline::export::{ExportRequest, Take};
 use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapRequest};
 use crate::pipeline::{EventsRefused, Pipeline, Report, ResetError, WidgetError, as_number, series_name};
@@ -402,6 +403,15 @@ impl Backend for Front {
 
     fn ask(&self, question: &Question, patience: Duration) -> Result<Answer, Unanswered> {
         self.pipeline.ask(question, patience)
+    }
+
+    fn export(
+        &self,
+        request: &ExportRequest,
+        is_over: &dyn Fn() -> bool,
+        take: &mut Take<'_>,
+    ) -> Result<(), Unanswered> {
+        self.pipeline.export(request, is_over, take)
     }
 
     fn tap(&self, request: &TapRequest) -> Result<Box<dyn TapFeed>, TapError> {

@@ -6,6 +6,7 @@
 use crate::event::Timestamp;
 use crate::event::time::rfc3339;
 use crate::pipeline::WidgetError;
+use crate::pipeline::export::{ExportRequest, Take};
 use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
 use serde::{Deserialize, Serialize, Serializer};
@@ -76,6 +77,17 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`Unanswered`].
     fn ask(&self, question: &Question, patience: Duration) -> Result<Answer, Unanswered>;
+
+    /// Writes the points of a span, piece by piece, until it is done, `is_over`, or a piece is not taken any more.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    fn export(
+        &self,
+        request: &ExportRequest,
+        is_over: &dyn Fn() -> bool,
+        take: &mut Take<'_>,
+    ) -> Result<(), Unanswered>;
 
     /// Opens a tap; it closes when it is dropped.
     ///

@@ -8,7 +8,7 @@ use super::backend::{Backend, HealthStatus, IndexData, LineOutcome, RecentKind, 
 use super::body::{body_within, drain};
 use super::connection::{Counted, Way};
 use super::doors::Gate;
-use super::{Refusal, accept, ingest, metrics, page, prometheus, reset, tap};
+use super::{Refusal, accept, export, ingest, metrics, page, prometheus, reset, tap};
 use crate::actor::blocking;
 use axum::Router;
 use axum::extract::{Query, Request, State};
@@ -63,6 +63,11 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/label/{name}/values", "[?match[]=] [&start=] [&end=] [&limit=]: values of a label"),
     ("GET", "/api/v1/metadata", "[?metric=] [&limit=]: type, help and unit of each family"),
     ("GET", "/api/v1/status/buildinfo", "the version of Prometheus whose API this is"),
+    (
+        "GET",
+        "/api/v1/export",
+        "?start= [&end=] [&match[]=] [&format=prometheus|openmetrics|json|ndjson|csv|influx]: every point",
+    ),
     ("POST", "/api/v1/lines", "DogStatsD lines and JSON events, one a line; answers what each became"),
     ("POST", "/api/v1/events", "typed events: a JSON object, an array, NDJSON or CloudEvents; ?sync=true waits"),
     (
@@ -92,6 +97,8 @@ pub(super) struct Desk {
     pub(super) questions: Arc<Semaphore>,
     /// Those that wait for it.
     pub(super) questions_waiting: Arc<Semaphore>,
+    /// Exports that are being written.
+    pub(super) exports: Arc<Semaphore>,
     /// KiB of long answers.
     pub(super) answers: Arc<Semaphore>,
     pub(super) gate: Arc<Gate>,
@@ -114,6 +121,7 @@ pub(super) fn router(
         readers: Arc::new(Semaphore::new(READERS_MAX)),
         questions: Arc::new(Semaphore::new(prometheus::WORKED_MAX)),
         questions_waiting: Arc::new(Semaphore::new(prometheus::WAITING_MAX)),
+        exports: Arc::new(Semaphore::new(export::EXPORTS_MAX)),
         answers,
         gate: Arc::clone(&gate),
         stopping,
@@ -135,6 +143,7 @@ pub(super) fn router(
         .route("/api/v1/events", post(ingest::events))
         .route("/api/v1/reset", post(reset::reset))
         .merge(prometheus::routes())
+        .route("/api/v1/export", get(export::export))
         .route("/-/reload", post(reload))
         .route("/", get(index))
         .route("/monitoring", get(index))

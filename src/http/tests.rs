@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::event::Timestamp;
+use crate::pipeline::export::{ExportRequest, Take};
 use crate::pipeline::queries::{Answer as Told, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
 use crate::query::Value;
@@ -51,6 +52,29 @@ pub(crate) struct Fake {
 }
 
 impl Backend for Fake {
+    fn export(
+        &self,
+        request: &ExportRequest,
+        is_over: &dyn Fn() -> bool,
+        take: &mut Take<'_>,
+    ) -> Result<(), Unanswered> {
+        match request.selectors.first().map(String::as_str) {
+            Some("broken") => {
+                assert!(take(b"a piece\n".to_vec()));
+                Err(Unanswered::Unreadable("the disk".into()))
+            }
+            Some("endless") => {
+                while !is_over() && take(vec![b'x'; 64 * 1024]) {}
+                Err(Unanswered::TimeIsOver)
+            }
+            _ => {
+                let pieces = format!("{:?} {} {}\n", request.format, request.start.0, request.end.0).into_bytes();
+                assert!(pieces.chunks(7).all(|piece| take(piece.to_vec())));
+                Ok(())
+            }
+        }
+    }
+
     fn ask(&self, question: &Question, patience: std::time::Duration) -> Result<Told, Unanswered> {
         let text = match question {
             Question::Instant { text, .. } | Question::Range { text, .. } => text.as_str(),

@@ -8,7 +8,7 @@ use crate::rule::Rules;
 use crate::shard::{Acceptance, Decoder, Next, Origin, RecentRejects, ReplaySample, Shard, ShardHandle};
 use crate::store::tests::disk::{Op, SimDisk, apply, crash_image};
 use crate::store::tests::script::{Rng, SLICE_NANOS};
-use crate::store::{Ledger, Store, StoreActor, StoreHandle, StoreLimits, store_channel};
+use crate::store::{Ledger, Store, StoreActor, StoreHandle, StoreLimits, TierPlan, store_channel};
 use crate::view::{Value, View, view};
 use std::sync::{Arc, Mutex};
 
@@ -27,13 +27,14 @@ pub(super) struct Setup {
     pub(super) series: u32,
     pub(super) idle: Option<i64>,
     pub(super) keep: i64,
+    pub(super) tiers: &'static [TierPlan],
     /// Remember every write, so that power can fail.
     pub(super) keep_ops: bool,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { shards: 2, pending: 64 << 20, series: 1000, idle: None, keep: 3600 * SECOND, keep_ops: false }
+        Setup { shards: 2, pending: 64 << 20, series: 1000, idle: None, keep: 3600 * SECOND, tiers: &[], keep_ops: false }
     }
 }
 
@@ -119,7 +120,7 @@ impl World {
             lateness: 2 * SECOND,
             hold_max: 600 * SECOND,
             keep: self.setup.keep,
-            tiers: Vec::new(),
+            tiers: self.setup.tiers.to_vec(),
             max_size: u64::MAX,
             pending: self.setup.pending,
         };
