@@ -409,7 +409,8 @@ fn shapes(
             scratch.live(series.resets, |reset| reset.total);
             let Scratch { slices, sums, lives, .. } = scratch;
             let one = 1e9;
-            let shape = Cumulative { life, slices, sums, total, lives, grows: true, one, rounds: false };
+            let near = Default::default();
+            let shape = Cumulative { life, slices, sums, total, lives, grows: true, one, rounds: false, near };
             emit(labels(), &Shape::Cumulative(shape), &[])
         }
         (Part::Value, Rows::Gauge(rows)) => {
@@ -445,7 +446,8 @@ fn shapes(
                 true => (totals.weight as i128, WEIGHT_ONE as f64),
                 false => (totals.sum, WEIGHT_ONE as f64 * scale.per_one()),
             };
-            let shape = Cumulative { life, slices, sums, total, lives, grows: is_count, one, rounds: is_count };
+            let near = Default::default();
+            let shape = Cumulative { life, slices, sums, total, lives, grows: is_count, one, rounds: is_count, near };
             emit(labels(), &Shape::Cumulative(shape), &[])
         }
         (Part::Bucket, Rows::Distribution { totals, rows }) => {
@@ -473,8 +475,8 @@ fn shapes(
                 });
                 let Scratch { slices, sums, lives, .. } = &*scratch;
                 let one = WEIGHT_ONE as f64;
-                let shape =
-                    Cumulative { life, slices, sums, total: total as i128, lives, grows: true, one, rounds: true };
+                let (total, near) = (total as i128, Default::default());
+                let shape = Cumulative { life, slices, sums, total, lives, grows: true, one, rounds: true, near };
                 emit(with_label(series.labels, "le", &text)?, &Shape::Cumulative(shape), &[])?;
             }
             Ok(())
