@@ -18,7 +18,7 @@ use super::{build_edge, build_expr, build_label, build_metric, build_source, bui
 use crate::event::{Expose, LABEL_VALUE_BYTES_MAX, SliceWidth, is_reserved};
 use crate::rule::typed::TypedConfig;
 use crate::rule::{ExtraLabels, escape_label_name, is_label_name};
-use crate::store::PAIRS_MAX;
+use crate::store::{PAIRS_MAX, RESOLUTION_MAX};
 use std::cell::RefCell;
 use std::path::Path;
 
@@ -358,6 +358,11 @@ fn tiers(table: &StoreTable, memory: bool, slice: i64, errors: &mut Diagnostics)
             )),
             _ => None,
         };
+        let slots = i64::from(RESOLUTION_MAX);
+        let wrong = wrong.or_else(|| {
+            let most = show_duration(slice.saturating_mul(slots));
+            (resolution / slice > slots).then(|| format!("at most {slots} slices, \"{most}\""))
+        });
         if let Some(note) = wrong {
             let message = format!("resolution = \"{}\" does not fit", show_duration(resolution));
             errors.push(Diagnostic::new(place, message).note(note));

@@ -4,6 +4,7 @@
 //! else's. Invariant: a collector that fails says so once and leaves the pipeline running.
 
 use super::plan::{GpuPlan, HostPlan, ProcessMatch, ProcessPlan};
+use super::value::show_duration;
 use crate::channel::{Ended, Receiver};
 use crate::delta::SeriesTable;
 use crate::event::{Clock, Kind, Unit};
@@ -82,6 +83,8 @@ fn series_key(name: &str, labels: &[(&str, &str)]) -> String {
 pub(super) struct Counted {
     steps: u64,
     late: u64,
+    /// By the resolution of the tier.
+    shed: HashMap<i64, u64>,
     overflowed: HashMap<String, u64>,
 }
 
@@ -98,6 +101,8 @@ pub(super) fn internal(
     own.declare("hydrograph_store_bytes", Kind::Gauge, "Bytes of content by table of the store", "internal");
     own.declare("hydrograph_clock_steps_total", Kind::Counter, "Steps of the wall clock beyond 5 s", "internal");
     own.declare("hydrograph_late_ticks_total", Kind::Counter, "Ticks that came later than they should", "internal");
+    let shed = "Spans of history that max_size took before their time";
+    own.declare("hydrograph_store_shed_spans_total", Kind::Counter, shed, "internal");
     own.declare("hydrograph_commit_duration_seconds", Kind::Distribution, "Time a commit takes", "internal");
     own.declare("hydrograph_build_info", Kind::Gauge, "The version of this program", "internal");
     own.declare("hydrograph_overflowed_total", Kind::Counter, "Resolutions past a limit of series", "internal");
@@ -121,6 +126,12 @@ pub(super) fn internal(
         }
         for (name, bytes) in &status.tables {
             own.set("hydrograph_store_bytes", &[("table", name)], *bytes as f64);
+        }
+        for (resolution, count) in &status.shed {
+            let seen = counted.shed.insert(*resolution, *count).unwrap_or(0);
+            // Slices that were in no tier yet have none.
+            let tier = if *resolution == 0 { "none".to_owned() } else { show_duration(*resolution) };
+            own.add("hydrograph_store_shed_spans_total", &[("tier", &tier)], count.saturating_sub(seen) as f64);
         }
         own.add("hydrograph_clock_steps_total", &[], (status.clock_steps - counted.steps) as f64);
         own.add("hydrograph_late_ticks_total", &[], (status.late_ticks - counted.late) as f64);

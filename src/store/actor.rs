@@ -528,10 +528,11 @@ impl StoreActor {
     fn report_sizes(&self) {
         let ledger = self.store.ledger();
         let tables = ledger.sizes().into_iter().map(|size| (size.table, size.bytes)).collect();
-        let file_bytes = ledger.allocated_bytes();
+        let (file_bytes, used_bytes) = (ledger.allocated_bytes(), ledger.used_bytes());
         let mut status = self.handle.lock();
         status.tables = tables;
         status.file_bytes = file_bytes;
+        status.used_bytes = used_bytes;
         status.shed = self.store.shed();
     }
 }

@@ -68,6 +68,8 @@ pub struct StoreStatus {
     pub tables: Vec<(&'static str, u64)>,
     /// Bytes of the file on disk.
     pub file_bytes: u64,
+    /// What all rows take of the file, by redb's allocation: what `max_size` bounds.
+    pub used_bytes: u64,
     /// Spans that `max_size` took before their time, by the resolution of their tier in nanoseconds; 0 for slices that were
     /// in no tier yet. Since this process started.
     pub shed: Vec<(i64, u64)>,

@@ -61,6 +61,33 @@ pub struct TableSize {
     pub bytes: u64,
 }
 
+/// What the file holds of a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierSize {
+    /// Slices of one slot.
+    pub resolution: u32,
+    /// Nanoseconds, as the pipeline file said last.
+    pub keep: i64,
+    /// False when the pipeline file has it no more: it stays until [`Ledger::prune`].
+    pub is_planned: bool,
+    /// The first slice that it holds.
+    pub from: Slice,
+    /// The first slice of its oldest span.
+    pub oldest: Option<Slice>,
+    /// Spans that stand, and those of them that coarser tiers do not hold too.
+    pub spans: u64,
+    /// See `spans`.
+    pub unrolled: u64,
+    /// More than spans where readers have something to merge.
+    pub generations: u64,
+    /// Pages.
+    pub rows: u64,
+    /// Content without keys and checksums.
+    pub bytes: u64,
+    /// What the pages take of the file, by redb's allocation.
+    pub allocated: u64,
+}
+
 impl Ledger {
     /// Opens the store, or creates it. `now` is kept as its time of creation.
     ///
@@ -278,6 +305,36 @@ impl Ledger {
         sizes
     }
 
+    /// What stands of each tier, finest first; costs nothing.
+    pub fn tier_sizes(&self) -> Vec<TierSize> {
+        let size = |(resolution, tier): (&u32, &Tier)| {
+            let mut size = TierSize {
+                resolution: *resolution,
+                keep: tier.keep,
+                is_planned: tier.until == u32::MAX,
+                from: Slice(tier.from),
+                oldest: None,
+                spans: 0,
+                unrolled: 0,
+                generations: 0,
+                rows: 0,
+                bytes: 0,
+                allocated: 0,
+            };
+            for (start, span) in self.history.spans_of(*resolution, 0..u32::MAX) {
+                size.oldest.get_or_insert(Slice(start));
+                size.spans += 1;
+                size.unrolled += u64::from(!span.is_rolled);
+                size.generations += span.generations.len() as u64;
+                let (rows, bytes) = span.size();
+                (size.rows, size.bytes) = (size.rows + rows, size.bytes + bytes);
+                size.allocated += span.allocated();
+            }
+            size
+        };
+        self.history.tiers.iter().map(size).collect()
+    }
+
     /// What the file takes on disk (blocks, not length), or in memory.
     pub fn allocated_bytes(&self) -> u64 {
         self.disk.allocated_bytes()
@@ -374,6 +431,8 @@ fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u
         spans.insert(u32_of(key)?, Span::decode(content)?);
         Ok(())
     })?;
+    // Its rows are read one by one, so that one that has vanished would look as if it had never been.
+    scan(db, Table::State, &meta, |_, _| Ok(()))?;
     let mut history = History::default();
     scan(db, Table::Tiers, &meta, |key, content| {
         history.tiers.insert(u32_of(key)?, Tier::decode(content)?);

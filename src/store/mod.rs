@@ -52,7 +52,7 @@ pub use handle::{FlushReply, SeekReply, StoreCall, StoreHandle, StoreInbox, Stor
 pub use job::HistoryStep;
 pub use kept::{KeptPlan, KeptRow};
 pub use lanes::GivenBack;
-pub use ledger::{Ledger, SliceState, TableSize};
+pub use ledger::{Ledger, SliceState, TableSize, TierSize};
 pub use page::{Page, PageBuffers, PageWriter, Wanted};
 pub use pairs::{PAIRS_MAX, PairPlan, waiting_ends_max};
 pub use read::{StoredKind, StoredPart};

@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::merge::Merged;
 use super::read::{log_range, segment_range};
 use crate::delta::part::{PartCursor, PartPosition, PartWriter, Scratch};
-use crate::event::{CommitId, Kind, SeriesId, Slice};
+use crate::event::{Kind, SeriesId, Slice};
 use redb::{ReadTransaction, ReadableDatabase};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -165,9 +165,7 @@ impl Ledger {
         let mut job = self.segment_job(slice);
         loop {
             let step = self.segment_step(&mut job, rows_max)?;
-            let id = CommitId(self.meta.last_commit + 1);
-            let batch = super::CommitBatch::new(id, self.commit_time(), self.watermark());
-            self.commit(&super::CommitBatch { segment: Some(&step), ..batch })?;
+            self.commit(&super::CommitBatch { segment: Some(&step), ..self.next_batch() })?;
             if step.is_last() {
                 return Ok(());
             }

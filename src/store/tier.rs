@@ -206,7 +206,7 @@ impl History {
 
     /// Slices by which `from` of a tier moves: whole spans of its own that are whole slots of the next.
     pub(super) fn expiry_step(&self, resolution: u32) -> u64 {
-        let next = self.tiers.range(resolution + 1..).map(|(next, _)| *next).find(|next| next % resolution == 0);
+        let next = self.tiers.range(resolution + 1..).map(|(next, _)| *next).find(|next| next.is_multiple_of(resolution));
         lcm(span_slices(resolution), next.unwrap_or(resolution))
     }
 
@@ -268,7 +268,7 @@ impl History {
                 begin = begin.max(tier.until);
             }
             if *other < resolution {
-                if resolution % other == 0 {
+                if resolution.is_multiple_of(*other) {
                     alignment = lcm(span_slices(*other), resolution);
                 }
                 let rolled = self.spans_of(*other, 0..u32::MAX).filter(|(_, span)| span.is_rolled).last();

@@ -1,4 +1,4 @@
-//! What `hydrograph store` does with a file that nobody serves: compact it, copy it.
+//! What `hydrograph store` does with a file that nobody serves: compact it, prune it, copy it.
 //!
 //! In: an open ledger. Out: a smaller file, or a consistent copy. Invariant: a copy that was not finished
 //! is not a store: its row `store`, without which nothing opens, is written last, and then it is renamed.
@@ -6,7 +6,11 @@
 use super::disk::{create_private, drop_quietly, rename_new};
 use super::error::{Fault, StoreError, guard};
 use super::format::{SERIES_BY_HASH, Table};
+use super::job::{HistoryJob, HistorySpec};
 use super::ledger::Ledger;
+use super::tier::TierChange;
+use super::write::CommitBatch;
+use crate::event::CommitId;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use std::path::Path;
 
@@ -27,6 +31,47 @@ impl Ledger {
             }
             Ok(has_moved)
         })
+    }
+
+    /// Takes the tiers out of the file that the pipeline file has no more; their resolutions. What only they hold goes to
+    /// coarser tiers first, or its sums to `base`. Takes as long as that does; to be called between commits, while no job
+    /// runs.
+    ///
+    /// # Errors
+    /// I/O, or `Corrupt`; what was done so far is whole, and the rest may be done by another call.
+    pub fn prune(&mut self) -> Result<Vec<u32>, StoreError> {
+        let gone = self.history.tiers.iter().filter(|(_, tier)| tier.until != u32::MAX);
+        let gone: Vec<u32> = gone.map(|(resolution, _)| *resolution).collect();
+        for resolution in &gone {
+            let unrolled = |ledger: &Ledger| {
+                let mut spans = ledger.history.spans_of(*resolution, 0..u32::MAX);
+                spans.find(|(_, span)| !span.is_rolled).map(|(start, _)| start)
+            };
+            while let Some(start) = unrolled(self) {
+                self.run_history(self.roll_spec(*resolution, start))?;
+            }
+            let change = TierChange { rows: vec![(*resolution, None)], emptied: vec![*resolution] };
+            self.commit(&CommitBatch { tiers: Some(&change), ..self.next_batch() })?;
+        }
+        Ok(gone)
+    }
+
+    /// A commit of nothing.
+    pub(super) fn next_batch(&self) -> CommitBatch<'static> {
+        CommitBatch::new(CommitId(self.meta.last_commit + 1), self.commit_time(), self.watermark())
+    }
+
+    /// Runs a job of the history to its end, in commits of its own steps.
+    pub(super) fn run_history(&mut self, spec: HistorySpec) -> Result<(), StoreError> {
+        let mut job = HistoryJob::new(spec);
+        loop {
+            let step = self.with(|db| job.step(&db.begin_read()?))?;
+            let step = step.expect("nothing else is committed meanwhile");
+            self.commit(&CommitBatch { history: Some(&step), ..self.next_batch() })?;
+            if step.is_last() {
+                return Ok(());
+            }
+        }
     }
 
     /// Writes a whole, compact copy of the last commit to a new file.

@@ -262,7 +262,7 @@ fn a_store_of_another_format_is_named_and_left_alone() {
         write.commit().expect("a commit");
     }
     for _ in 0..2 {
-        fails(pipeline.launch(&home), 1, &["t.redb", "format 7", "format 4"]);
+        fails(pipeline.launch(&home), 1, &["t.redb", "format 7", "format 5"]);
     }
 }
 

@@ -92,6 +92,16 @@ impl Store {
         self.ledger.close();
     }
 
+    /// See [`Ledger::prune`].
+    ///
+    /// # Errors
+    /// While the store cannot commit, and those of pruning.
+    pub fn prune(&mut self) -> Result<Vec<u32>, StoreError> {
+        self.nothing_is_tried()?;
+        self.work.stop();
+        self.ledger.prune()
+    }
+
     /// For renames in the file: a commit that was tried is tried again byte for byte, with the names it had.
     pub(in crate::store) fn nothing_is_tried(&self) -> Result<(), StoreError> {
         match self.attempt {

@@ -3,10 +3,12 @@
 //! In: what is due, steps that were made. Out: at most one step a commit. Owns: the steps that wait. Invariants: one job
 //! at a time; a step whose inputs have changed is dropped with its job; behind an I/O error all of it is (C4).
 
+use super::super::base::ExpireStep;
 use super::super::due::{ExpiryDue, TierExpiry};
 use super::super::error::StoreError;
-use super::super::job::HistoryJob;
+use super::super::job::{HistoryJob, Purpose};
 use super::super::ledger::Ledger;
+use super::super::tier::{TierChange, span_end};
 use super::super::worker::{Job, Step, WorkerHandle};
 use super::{Store, Timestamp};
 use crate::event::Slice;
@@ -73,8 +75,9 @@ impl Work {
         Ok(())
     }
 
-    /// The step that the next commit writes, if one is made and still current.
-    fn prepare(&mut self, ledger: &Ledger) -> Result<bool, StoreError> {
+    /// Whether there is a step for the next commit to write, made and still current. `until` is the first slice that must
+    /// stay a segment.
+    fn prepare(&mut self, ledger: &Ledger, until: Slice) -> Result<bool, StoreError> {
         if self.steps.is_empty()
             && let Some(job) = &mut self.job
         {
@@ -85,7 +88,11 @@ impl Work {
         }
         let is_current = |step: &Step| match step {
             Step::Segment(step) => ledger.is_current_segment(step),
-            Step::History(step) => ledger.is_current(&step.spec),
+            Step::History(step) => {
+                // A reload or a clock that stepped back may have moved what windows read back into the span.
+                let is_free = step.spec.purpose != Purpose::Page || span_end(1, step.spec.start) <= until.0;
+                is_free && ledger.is_current(&step.spec)
+            }
         };
         if self.steps.front().is_some_and(|step| !is_current(step)) {
             self.stop();
@@ -112,9 +119,9 @@ impl Work {
 /// What a commit does beside what it was asked for.
 #[derive(Default)]
 pub(super) struct Chores {
-    pub(super) expire: Option<super::super::base::ExpireStep>,
+    pub(super) expire: Option<ExpireStep>,
     pub(super) expire_spans: Option<TierExpiry>,
-    pub(super) tiers: Option<super::super::tier::TierChange>,
+    pub(super) tiers: Option<TierChange>,
     /// A step of [`Work`].
     pub(super) has_step: bool,
     /// What goes only because of `max_size`.
@@ -187,7 +194,7 @@ impl Store {
                 }
             }
         }
-        chores.has_step = self.work.prepare(&self.ledger)?;
+        chores.has_step = self.work.prepare(&self.ledger, kept_from)?;
         Ok(chores)
     }
 
@@ -203,5 +210,5 @@ impl Store {
 /// What goes before its time.
 pub(super) enum Shed {
     Spans(ExpiryDue),
-    Slices(super::super::base::ExpireStep),
+    Slices(ExpireStep),
 }

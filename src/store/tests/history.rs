@@ -178,11 +178,16 @@ impl World {
             true => Vec::new(),
         };
         let batch = CommitBatch { id: CommitId(id), log, totals: &totals, new_series: &series, ..beside };
+        if self.rng.below(40) == 0 {
+            let mut inner = self.disk.0.lock().expect("unpoisoned");
+            inner.fail_at = Some(inner.calls + 1 + self.rng.below(40));
+            inner.fail_for = 1 + self.rng.below(3);
+        }
         let outcome = self.ledger.commit(&batch);
+        self.disk.0.lock().expect("unpoisoned").fail_at = None;
         if let Err(error) = &outcome {
             assert!(error.is_retryable(), "seed {}: {error}", self.seed);
             self.job = None;
-            self.disk.0.lock().expect("unpoisoned").fail_at = None;
             self.note("failed commit");
             if self.rng.below(2) == 0 {
                 self.ledger.reopen().expect("the disk works again");
@@ -288,11 +293,6 @@ impl World {
             self.commit(&[], CommitBatch { tiers: Some(&change), ..NOTHING });
             return;
         }
-        if self.rng.below(60) == 0 {
-            let mut inner = self.disk.0.lock().expect("unpoisoned");
-            inner.fail_at = Some(inner.calls + 1 + self.rng.below(40));
-            inner.fail_for = 1 + self.rng.below(3);
-        }
         match self.rng.below(100) {
             0..30 => {
                 self.open += self.rng.below(180) as u32;
@@ -360,7 +360,6 @@ impl World {
 
     /// Everything that can be read against the model.
     fn check(&mut self) {
-        self.disk.0.lock().expect("unpoisoned").fail_at = None;
         let context = format!("seed {}, commit {}", self.seed, self.ledger.last_commit().0);
         let mut sums = SumMap::new();
         for ((_, id), value) in &self.model {
@@ -421,4 +420,103 @@ fn h1_c5_whatever_happens_any_read_says_what_the_model_says() {
     {
         assert!(counts.get(what).is_some_and(|count| *count > 0), "{what} never happened: {counts:?}");
     }
+}
+
+/// A ledger in memory with tiers, and a few commits of samples in each hour of slices up to `open`.
+fn filled(disk: &SimDisk, plan: &[TierPlan], open: u32, series: u32) -> Ledger {
+    let mut ledger = Ledger::open(&disk.config(), NOW).expect("a new store");
+    let new_series: Vec<_> = (0..series).map(|id| def(id, NOW.0)).collect();
+    let tiers = ledger.tier_change(plan).expect("new tiers");
+    ledger
+        .commit(&CommitBatch { new_series: &new_series, tiers: Some(&tiers), ..ledger.next_batch() })
+        .expect("commits");
+    let mut rng = Rng(5);
+    for slice in (0..open).step_by(40) {
+        let log = [part(&mut rng, slice, series, u64::from(series)), part(&mut rng, slice + 3, series, 30)];
+        let as_of = CommitId(ledger.last_commit().0 + 1);
+        let blocks = ledger.stalest_totals(usize::MAX).into_iter();
+        let totals: Vec<_> = blocks.map(|block| TotalsBlock { block, as_of, bytes: vec![] }).collect();
+        ledger.commit(&CommitBatch { log: &log, totals: &totals, ..ledger.next_batch() }).expect("commits");
+        while let Some(slice) = ledger.segment_candidate(Slice(open)) {
+            ledger.fold_slice(slice, usize::MAX).expect("folds");
+        }
+    }
+    while let Some(spec) = ledger.history_due(Slice(open)) {
+        ledger.run_history(spec).expect("runs");
+    }
+    ledger
+}
+
+#[test]
+fn h4_used_bytes_are_what_the_file_takes() {
+    for (open, series) in [(3000, 40), (1500, 3000)] {
+        let disk = SimDisk::default();
+        let mut ledger = filled(&disk, &TIERS, open, series);
+        let used = ledger.used_bytes();
+        ledger.compact().expect("compacts");
+        let taken = disk.0.lock().expect("unpoisoned").bytes.len() as u64;
+        println!("{series} series: {used} bytes counted, {taken} in the compact file, {:?}", ledger.tier_sizes());
+        assert!(used > taken / 2 && used < taken * 5 / 4, "{used} bytes counted, {taken} in the compact file");
+    }
+}
+
+#[test]
+fn r2_a_tier_that_the_file_lost_stays_until_it_is_pruned_and_then_its_sums_are_in_base() {
+    let disk = SimDisk::default();
+    let mut ledger = filled(&disk, &TIERS, 14_000, 60);
+    let (sums, (before, _)) = (ledger.sums().expect("readable"), read_all(&ledger));
+    assert_eq!(ledger.tier_sizes().iter().map(|tier| tier.spans > 0).collect::<Vec<_>>(), [true; 3]);
+    let change = ledger.tier_change(&TIERS[..1]).expect("two go");
+    ledger.commit(&CommitBatch { tiers: Some(&change), ..ledger.next_batch() }).expect("commits");
+    let sizes = ledger.tier_sizes();
+    assert_eq!(sizes.iter().map(|tier| tier.is_planned).collect::<Vec<_>>(), [true, false, false]);
+    assert!(sizes.iter().all(|tier| tier.spans > 0) && read_all(&ledger).0 == before, "nothing went");
+    assert_eq!(ledger.prune().expect("prunes"), [6, 36]);
+    let sizes = ledger.tier_sizes();
+    assert!(sizes.len() == 1 && sizes[0].unrolled < sizes[0].spans, "{sizes:?}");
+    assert_eq!(ledger.sums().expect("readable"), sums, "C5");
+    assert_ne!(ledger.base().expect("readable"), SumMap::new());
+    assert_eq!(read_all(&ledger).0, before, "the first tier still tells it");
+    ledger.verify().expect("whole");
+    assert!(ledger.prune().expect("prunes").is_empty());
+}
+
+#[test]
+fn what_is_copied_holds_the_history_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("copy.redb");
+    let disk = SimDisk::default();
+    let ledger = filled(&disk, &TIERS, 6000, 60);
+    ledger.copy_to(&path).expect("copies");
+    let config = crate::store::LedgerConfig::new(crate::store::LedgerPath::File(path), SLICE_NANOS);
+    let mut copy = Ledger::open(&config, NOW).expect("opens");
+    assert_eq!(copy.history, ledger.history);
+    assert_eq!(read_all(&copy), read_all(&ledger));
+    assert_eq!(copy.sizes(), ledger.sizes());
+    copy.verify().expect("whole");
+}
+
+#[test]
+fn h3_a_page_that_vanished_or_moved_is_noticed() {
+    use crate::store::format::{Table, page_key};
+    let disk = SimDisk::default();
+    let ledger = filled(&disk, &TIERS[..1], 900, 60);
+    let (start, number) = (0, ledger.history.spans[&(1, 0)].generations[0].number);
+    let mut ledger = ledger;
+    let first = page_key(1, start, number, 0, 0);
+    ledger
+        .with(|db| {
+            let txn = db.begin_write()?;
+            assert!(txn.open_table(Table::Pages.rows())?.remove(first.as_slice())?.is_some());
+            Ok(txn.commit()?)
+        })
+        .expect("writes");
+    let error = ledger.verify().expect_err("a page is missing");
+    assert!(error.to_string().contains("rows were written"), "{error}");
+    ledger.reopen().expect("opens");
+    ledger.all_totals(|_| Ok(())).expect("readable");
+    // A job that reads it stops instead of writing a history without it.
+    let mut job = HistoryJob::new(ledger.roll_spec(1, start));
+    let error = ledger.with(|db| job.step(&db.begin_read()?)).expect_err("a page is missing");
+    assert!(!error.is_retryable() && error.to_string().contains("not all there"), "{error}");
 }

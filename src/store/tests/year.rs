@@ -9,9 +9,7 @@ use crate::delta::{CounterSum, EncodedPart, GaugeSum};
 use crate::event::{CommitId, Kind, SeriesId, Slice, Timestamp};
 use crate::sketch::{Digits, Distinct, layout};
 use crate::store::due::ExpiryDue;
-use crate::store::job::{HistoryJob, HistorySpec};
 use crate::store::{CommitBatch, Ledger, LedgerConfig, LedgerPath, TierPlan, TotalsBlock};
-use redb::ReadableDatabase;
 
 const HOUR: i64 = 3_600_000_000_000;
 const DAYS: u32 = 400;
@@ -35,11 +33,11 @@ impl Size {
         24 * HOUR / i64::from(self.day)
     }
 
-    /// 30 days as they came, 150 days by a twelfth of a day, a year by the day.
+    /// 30 days as they came, 150 days by a twelfth of a day or two slices, a year by 8 hours.
     fn tiers(&self) -> [TierPlan; 3] {
         let coarser = (self.day / 12).max(2);
         let tier = |resolution, days: i64| TierPlan { resolution, keep: days * 24 * HOUR };
-        [tier(1, 30), tier(coarser, 150), tier(self.day, 365)]
+        [tier(1, 30), tier(coarser, 150), tier(self.day / 3, 365)]
     }
 }
 
@@ -104,19 +102,6 @@ fn part_of(size: &Size, slice: u32) -> EncodedPart {
     EncodedPart { slice: Slice(slice), bytes: writer.finish(), rows }
 }
 
-fn run(ledger: &mut Ledger, spec: HistorySpec) {
-    let mut job = HistoryJob::new(spec);
-    loop {
-        let step = ledger.with(|db| job.step(&db.begin_read()?)).expect("readable").expect("nothing changes meanwhile");
-        let id = CommitId(ledger.last_commit().0 + 1);
-        let batch = CommitBatch { history: Some(&step), ..CommitBatch::new(id, Timestamp(0), Timestamp(0)) };
-        ledger.commit(&batch).expect("commits");
-        if step.is_last() {
-            return;
-        }
-    }
-}
-
 /// Everything that is due when slice `open` begins.
 fn work(size: &Size, ledger: &mut Ledger, open: u32) {
     while let Some(slice) = ledger.segment_candidate(Slice(open)) {
@@ -124,12 +109,12 @@ fn work(size: &Size, ledger: &mut Ledger, open: u32) {
     }
     let kept_from = Slice(open.saturating_sub(size.day));
     while let Some(spec) = ledger.history_due(kept_from) {
-        run(ledger, spec);
+        ledger.run_history(spec).expect("runs");
     }
     let back = |nanos: i64| Slice((i64::from(open) - nanos / size.slice_nanos()).max(0) as u32);
     while let Some(due) = ledger.expiry_due(back) {
         match due {
-            ExpiryDue::ToBase(spec) => run(ledger, spec),
+            ExpiryDue::ToBase(spec) => ledger.run_history(spec).expect("runs"),
             ExpiryDue::Drop(expiry) => {
                 let id = CommitId(ledger.last_commit().0 + 1);
                 let batch = CommitBatch::new(id, Timestamp(0), Timestamp(0));

@@ -3,9 +3,9 @@
 use super::truth::{Aggregate, BOUNDS, Export, Key, TARGETS};
 use crate::delta::part::{PartCursor, RowValue, Scratch};
 use crate::delta::{DistributionSum, GaugeSum};
-use crate::event::{LabelsBuilder, SeriesId, WEIGHT_ONE};
+use crate::event::{Kind, LabelsBuilder, SeriesId, Slice, WEIGHT_ONE};
 use crate::sketch::{Distinct, layout};
-use crate::store::Ledger;
+use crate::store::{Ledger, Page, PageBuffers, SPAN_SLOTS, Snapshot, Wanted};
 use crate::view::{Value, View};
 use std::collections::BTreeMap;
 
@@ -29,35 +29,65 @@ pub(super) fn export(ledger: &Ledger) -> Export {
         })
         .expect("readable");
     let mut export = Export::new();
+    let mut rows: BTreeMap<(u32, SeriesId), Merged> = BTreeMap::new();
+    let mut scratch = Scratch::default();
     for slice in ledger.slices().map(|state| state.slice).collect::<Vec<_>>() {
-        let mut rows: BTreeMap<SeriesId, Merged> = BTreeMap::new();
-        let mut scratch = Scratch::default();
         for part in ledger.read_slice(slice).expect("readable") {
             let mut cursor = PartCursor::new(&part).expect("a part");
             while let Some(row) = cursor.next(&mut scratch).expect("whole") {
-                let value = match &row.value {
-                    RowValue::Counter(sum) => Merged::Counter(sum.nanos),
-                    RowValue::Gauge(sum) => Merged::Gauge(sum.clone()),
-                    RowValue::Distribution(row) => Merged::Distribution(row.to_sum()),
-                    RowValue::Set(distinct) => Merged::Set(distinct.clone()),
-                };
-                match (rows.get_mut(&row.id), value) {
-                    (None, value) => drop(rows.insert(row.id, value)),
-                    (Some(Merged::Counter(a)), Merged::Counter(b)) => *a += b,
-                    (Some(Merged::Gauge(a)), Merged::Gauge(b)) => a.merge(&b),
-                    (Some(Merged::Distribution(a)), Merged::Distribution(b)) => a.merge(&b),
-                    (Some(Merged::Set(a)), Merged::Set(b)) => a.merge(&b),
-                    _ => panic!("two kinds under one id"),
-                }
-            }
-        }
-        for (id, merged) in rows {
-            if let Some(key) = keys.get(&id) {
-                export.insert((slice.0, key.clone()), aggregate(key, merged));
+                add(&mut rows, slice.0, row.id, &row.value);
             }
         }
     }
+    add_pages(ledger, &mut rows);
+    for ((slice, id), merged) in rows {
+        if let Some(key) = keys.get(&id) {
+            export.insert((slice, key.clone()), aggregate(key, merged));
+        }
+    }
     export
+}
+
+fn add(rows: &mut BTreeMap<(u32, SeriesId), Merged>, slice: u32, id: SeriesId, value: &RowValue<'_>) {
+    let value = match value {
+        RowValue::Counter(sum) => Merged::Counter(sum.nanos),
+        RowValue::Gauge(sum) => Merged::Gauge(sum.clone()),
+        RowValue::Distribution(row) => Merged::Distribution(row.to_sum()),
+        RowValue::Set(distinct) => Merged::Set(distinct.clone()),
+    };
+    match (rows.get_mut(&(slice, id)), value) {
+        (None, value) => drop(rows.insert((slice, id), value)),
+        (Some(Merged::Counter(a)), Merged::Counter(b)) => *a += b,
+        (Some(Merged::Gauge(a)), Merged::Gauge(b)) => a.merge(&b),
+        (Some(Merged::Distribution(a)), Merged::Distribution(b)) => a.merge(&b),
+        (Some(Merged::Set(a)), Merged::Set(b)) => a.merge(&b),
+        _ => panic!("two kinds under one id"),
+    }
+}
+
+/// The pages of the first tier, whose slots are slices.
+fn add_pages(ledger: &Ledger, rows: &mut BTreeMap<(u32, SeriesId), Merged>) {
+    let mut buffers = PageBuffers::default();
+    let read = |snapshot: &Snapshot<'_>| {
+        for span in snapshot.page_spans(1, Slice(0)..Slice(u32::MAX))? {
+            for kind in Kind::ALL {
+                snapshot.read_pages(span, kind, SeriesId(0)..SeriesId(u32::MAX), &mut |bytes| {
+                    Page::new(bytes)?.read(
+                        Wanted::All,
+                        0..SPAN_SLOTS as u16,
+                        true,
+                        &mut buffers,
+                        &mut |id, slot, value| {
+                            add(rows, span.start.0 + u32::from(slot), id, value);
+                            Ok(())
+                        },
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    };
+    ledger.reader().snapshot(read).expect("readable");
 }
 
 fn aggregate(key: &Key, merged: Merged) -> Aggregate {

@@ -1,6 +1,7 @@
 //! Shards, store and view run step by step on one thread, over a clock and a disk that the test owns.
 
 use super::truth::{Event, TARGETS, config};
+use crate::actor::{Failures, spawn};
 use crate::delta::epoch::{Barrier, PartitionPosition, ReplayPort, SealSink, ShardPort};
 use crate::delta::{SeriesTable, TableLimits};
 use crate::event::{Clock, Labels, ManualClock, Metric, ShardIndex, SliceWidth, SourceIndex, Timestamp};
@@ -8,7 +9,7 @@ use crate::rule::Rules;
 use crate::shard::{Acceptance, Decoder, Next, Origin, RecentRejects, ReplaySample, Shard, ShardHandle};
 use crate::store::tests::disk::{Op, SimDisk, apply, crash_image};
 use crate::store::tests::script::{Rng, SLICE_NANOS};
-use crate::store::{Ledger, Store, StoreActor, StoreHandle, StoreLimits, TierPlan, store_channel};
+use crate::store::{Ledger, Store, StoreActor, StoreHandle, StoreLimits, TierPlan, store_channel, store_worker};
 use crate::view::{Value, View, view};
 use std::sync::{Arc, Mutex};
 
@@ -28,13 +29,26 @@ pub(super) struct Setup {
     pub(super) idle: Option<i64>,
     pub(super) keep: i64,
     pub(super) tiers: &'static [TierPlan],
+    pub(super) max_size: u64,
+    /// Steps of jobs are made by a thread, as in a pipeline; when they come is up to it.
+    pub(super) has_worker: bool,
     /// Remember every write, so that power can fail.
     pub(super) keep_ops: bool,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { shards: 2, pending: 64 << 20, series: 1000, idle: None, keep: 3600 * SECOND, tiers: &[], keep_ops: false }
+        Setup {
+            shards: 2,
+            pending: 64 << 20,
+            series: 1000,
+            idle: None,
+            keep: 3600 * SECOND,
+            tiers: &[],
+            max_size: u64::MAX,
+            has_worker: false,
+            keep_ops: false,
+        }
     }
 }
 
@@ -121,15 +135,21 @@ impl World {
             hold_max: 600 * SECOND,
             keep: self.setup.keep,
             tiers: self.setup.tiers.to_vec(),
-            max_size: u64::MAX,
+            max_size: self.setup.max_size,
             pending: self.setup.pending,
         };
         let sources = SOURCES.map(|name| (name.to_owned(), "test")).to_vec();
         let count = self.setup.shards;
-        let store = Store::recover(ledger, Box::new(fold), Arc::clone(&table), &rules, sources, limits, count, now)
+        let mut store = Store::recover(ledger, Box::new(fold), Arc::clone(&table), &rules, sources, limits, count, now)
             .expect("recovers");
         let positions = store.positions();
         let (handle, inbox) = store_channel();
+        if self.setup.has_worker {
+            let (worker_handle, worker) = store_worker(store.ledger().reader(), handle.clone());
+            store.set_worker(worker_handle);
+            // It ends with the store that holds the handle.
+            drop(spawn("history", &Failures::new(), move || worker.run()).expect("a thread"));
+        }
         let recent = Arc::new(RecentRejects::new());
         let acceptance = Acceptance { slice: width, accept_late: 3600 * SECOND, max_future: 600 * SECOND };
         let mut shards = Vec::new();
