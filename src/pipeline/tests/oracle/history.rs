@@ -43,9 +43,11 @@ fn worlds(world: &mut World) -> Worlds {
     Worlds::new(process.view.clone(), process.actor.store().ledger().reader())
 }
 
-/// Commits again and again, so that what is due gets done.
+/// Commits again and again, so that what is due gets done: a step a commit.
 fn work(world: &mut World, ticks: usize) {
     for _ in 0..ticks {
+        let now = world.now();
+        world.process().lines(0, "tick:1|c\n", now);
         world.clock.advance(SECOND + 100_000_000);
         world.turn_all();
     }
@@ -98,7 +100,7 @@ fn h1_q1_queries_over_pages_equal_the_naive_world() {
         let (label, value) = (["a", "b"][rng.below(2) as usize], rng.below(100));
         world.process().lines(0, &format!("temp:{value}|g|#k:{label}"), now);
         lines.push(("temp".into(), label.into(), value as f64, now));
-        work(&mut world, 8);
+        work(&mut world, 12);
     }
     work(&mut world, 300);
     let tiers = held(&mut world);
@@ -146,7 +148,7 @@ fn h1_s2_a_series_that_left_memory_is_found_in_every_tier() {
             world.process().lines(0, "hits:5|c|#k:left\ntook:20|ms|#k:left\n", now);
         }
         world.clock.advance(5 * 60 * SECOND);
-        work(&mut world, 6);
+        work(&mut world, 10);
     }
     work(&mut world, 100);
     let tiers = held(&mut world);
