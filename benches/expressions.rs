@@ -14,8 +14,8 @@ mod common;
 use common::{Figures, Options, Server, Table, cpu_by_thread, is_quick, method, pairs, sleep, verdict};
 use hydrograph::Timestamp;
 use hydrograph::event::{Clock, Kind, Metric, SeriesId, Slice, SliceWidth, SystemClock};
-use hydrograph::query::memory::Memory;
 use hydrograph::query::cover::Zones;
+use hydrograph::query::memory::Memory;
 use hydrograph::query::{
     Data, DataError, Expression, Extent, MatchOp, Matcher, Need, Rows, Span, Value, Visit, evaluate,
 };

@@ -308,8 +308,12 @@ mod tests {
         let path = parse(&["--start", "1700000000", "--end", "1700000060.5", "--match", "x"]).expect("fine").path();
         let expected = "/api/v1/export?format=prometheus&start=1700000000.000&end=1700000060.500&match%5B%5D=x";
         assert_eq!(path, expected);
-        assert!(parse(&["--since", "1h"]).expect("fine").path().starts_with("/api/v1/export?format=prometheus&start=1"));
-        for wrong in [&["--format", "xml"][..], &["--since", "0"], &["--since", "1h", "--start", "-1h"], &["--end", "now"]] {
+        assert!(
+            parse(&["--since", "1h"]).expect("fine").path().starts_with("/api/v1/export?format=prometheus&start=1")
+        );
+        for wrong in
+            [&["--format", "xml"][..], &["--since", "0"], &["--since", "1h", "--start", "-1h"], &["--end", "now"]]
+        {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

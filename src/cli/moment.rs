@@ -60,7 +60,12 @@ pub(super) fn span(text: &str) -> Result<i64, String> {
 /// Seconds since the epoch to the millisecond, as the routes read them.
 pub(super) fn epoch(time: Timestamp) -> String {
     let millis = time.0.div_euclid(1_000_000);
-    format!("{}{}.{:03}", if millis < 0 { "-" } else { "" }, millis.unsigned_abs() / 1_000, millis.unsigned_abs() % 1_000)
+    format!(
+        "{}{}.{:03}",
+        if millis < 0 { "-" } else { "" },
+        millis.unsigned_abs() / 1_000,
+        millis.unsigned_abs() % 1_000
+    )
 }
 
 #[cfg(test)]

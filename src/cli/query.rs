@@ -171,7 +171,8 @@ fn table(data: &Value) -> String {
             for one in result.as_array().into_iter().flatten() {
                 let _ = writeln!(out, "{}", series(&one["metric"]));
                 let mut qualities = one["quality"].as_array().into_iter().flatten().peekable();
-                for point in ["values", "histograms"].into_iter().flat_map(|key| one[key].as_array().into_iter().flatten())
+                for point in
+                    ["values", "histograms"].into_iter().flat_map(|key| one[key].as_array().into_iter().flatten())
                 {
                     let own = qualities.next_if(|quality| quality[0] == point[0]).map(|found| quality(&found[1]));
                     let _ = writeln!(out, "  {}   {}{}", time(&point[0]), shown(&point[1]), own.unwrap_or_default());
@@ -227,7 +228,8 @@ mod tests {
         let data = json!({"resultType": "matrix", "result": [
             {"metric": {"__name__": "x"}, "values": [[1, "1"], [2.5, "2"]], "quality": [[2.5, quality]]},
         ]});
-        let expected = "x\n  1970-01-01T00:00:01Z   1\n  1970-01-01T00:00:02.5Z   2   (±1 %, 1200 samples in 300 s, 2 late)\n";
+        let expected =
+            "x\n  1970-01-01T00:00:01Z   1\n  1970-01-01T00:00:02.5Z   2   (±1 %, 1200 samples in 300 s, 2 late)\n";
         assert_eq!(table(&data), expected);
         assert_eq!(table(&json!({"resultType": "scalar", "result": [1, "NaN"]})), "NaN\n");
     }

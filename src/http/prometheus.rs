@@ -171,9 +171,10 @@ async fn label_values(
     request: Request,
 ) -> Result<Response, Problem> {
     let form = Form::read(request).await?;
-    let is_name = label.bytes().enumerate().all(|(at, byte)| {
-        byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit())
-    });
+    let is_name = label
+        .bytes()
+        .enumerate()
+        .all(|(at, byte)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()));
     if label.is_empty() || !is_name {
         return Err(Problem(ErrorType::BadData, format!("invalid label name: {label:?}")));
     }
@@ -250,7 +251,9 @@ async fn answered(
             return Err(match unanswered {
                 Unanswered::Wrong(reason) => Problem::parameter(parameter, reason),
                 Unanswered::Failed(reason) => Problem(ErrorType::Execution, reason),
-                Unanswered::TimeIsOver => Problem(ErrorType::Timeout, "query timed out in expression evaluation".into()),
+                Unanswered::TimeIsOver => {
+                    Problem(ErrorType::Timeout, "query timed out in expression evaluation".into())
+                }
                 Unanswered::Unreadable(reason) => Problem(ErrorType::Internal, reason),
             });
         }

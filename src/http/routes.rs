@@ -42,7 +42,11 @@ const RECENT_LIMIT: (usize, usize) = (100, 1000);
 
 /// Every route with what it answers, as the index page lists them.
 pub(super) const ROUTES: &[(&str, &str, &str)] = &[
-    ("GET", "/metrics", "current values: text 0.0.4, OpenMetrics 1.0, protobuf or JSON, by Accept; ?name[]= and ?match[]= filter"),
+    (
+        "GET",
+        "/metrics",
+        "current values: text 0.0.4, OpenMetrics 1.0, protobuf or JSON, by Accept; ?name[]= and ?match[]= filter",
+    ),
     ("GET", "/metrics/{group}", "the families of one group"),
     ("GET", "/metrics.json", "current values as JSON, names at the top level"),
     ("GET", "/api/metrics", "current values; ?format=prometheus|json|csv|influx|openmetrics|ndjson, else by Accept"),

@@ -491,7 +491,11 @@ fn d40_d41_d42_d43_api_metrics_by_format() {
     }
     let answer = served.get("/api/metrics?format=xml", "");
     assert_eq!(answer.status, 400);
-    assert!(answer.text().contains("[\"prometheus\",\"json\",\"csv\",\"influx\",\"openmetrics\",\"ndjson\"]"), "{}", answer.text());
+    assert!(
+        answer.text().contains("[\"prometheus\",\"json\",\"csv\",\"influx\",\"openmetrics\",\"ndjson\"]"),
+        "{}",
+        answer.text()
+    );
 }
 
 #[test]

@@ -91,11 +91,11 @@ impl Pipeline {
             let mut attempts = 0;
             loop {
                 let written = worlds.world_of(&named, start, true).map_err(EvalError::from).and_then(|world| {
-                    points::points(&world, &selectors, &name, (start, end), is_over, &mut |labels, points| {
-                        match seen.insert(labels.clone()) {
-                            true => out.series(&name, labels, points),
-                            false => Ok(()),
-                        }
+                    points::points(&world, &selectors, &name, (start, end), is_over, &mut |labels, points| match seen
+                        .insert(labels.clone())
+                    {
+                        true => out.series(&name, labels, points),
+                        false => Ok(()),
                     })
                 });
                 attempts += 1;

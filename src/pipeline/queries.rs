@@ -8,9 +8,7 @@ use super::running::Pipeline;
 use crate::event::{Clock, Kind, Labels, Timestamp};
 use crate::query::series;
 use crate::query::world::{Asked, World, Worlds};
-use crate::query::{
-    EvalError, Expression, Limits, ResultKind, Selector, Value, evaluate_range_until, evaluate_until,
-};
+use crate::query::{EvalError, Expression, Limits, ResultKind, Selector, Value, evaluate_range_until, evaluate_until};
 use crate::rule::window_name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -126,12 +124,7 @@ impl Pipeline {
     }
 }
 
-fn ask(
-    worlds: &Worlds,
-    question: &Question,
-    now: Timestamp,
-    is_over: &dyn Fn() -> bool,
-) -> Result<Answer, Unanswered> {
+fn ask(worlds: &Worlds, question: &Question, now: Timestamp, is_over: &dyn Fn() -> bool) -> Result<Answer, Unanswered> {
     match question {
         Question::Instant { text, at } => {
             let at = at.unwrap_or(now);

@@ -120,9 +120,8 @@ impl Data<'_> {
     fn series(&self, text: &str, key: Option<&str>) -> Result<Json, WidgetError> {
         let expression = Expression::parse(text).map_err(failed)?;
         let asked = Asked { expression: &expression, start: self.start, end: self.end };
-        let value = over(self.worlds, &[asked], &|world| {
-            evaluate_range(&expression, world, self.start, self.end, self.step)
-        });
+        let value =
+            over(self.worlds, &[asked], &|world| evaluate_range(&expression, world, self.start, self.end, self.step));
         let value = value.map_err(unevaluated)?;
         let Value::Matrix(series) = value else { return Ok(Json::Null) };
         let values = series.into_iter().map(|series| (series.labels, points(&series.points)));

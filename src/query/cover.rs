@@ -196,7 +196,10 @@ mod tests {
         assert_eq!((zones.first(), Zones::default().floor(17), Zones::default().before(17, 5)), (0, 17, 12));
         // One that the pipeline file lost holds what it had.
         let lost = [tier(1, 720), Tier { until: 360, ..tier(6, 180) }, tier(60, 0)];
-        assert_eq!([725, 719, 361, 359, 181, 179].map(|edge| Zones::of(&lost).floor(edge)), [725, 660, 360, 354, 180, 120]);
+        assert_eq!(
+            [725, 719, 361, 359, 181, 179].map(|edge| Zones::of(&lost).floor(edge)),
+            [725, 660, 360, 354, 180, 120]
+        );
         // A coarser tier that holds no more than a finer one is no zone.
         assert_eq!(Zones::of(&[tier(1, 0), tier(6, 0)]).floor(17), 17);
         assert_eq!(zones.reach_back(1000), 1000);

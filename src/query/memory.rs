@@ -304,11 +304,7 @@ impl Data for Memory {
 }
 
 /// The rows of the slots, each merged of its slices.
-fn slots<T: Clone>(
-    runs: &[Run],
-    rows: &BTreeMap<Slice, T>,
-    mut merge: impl FnMut(&mut T, &T),
-) -> Vec<(Slice, T)> {
+fn slots<T: Clone>(runs: &[Run], rows: &BTreeMap<Slice, T>, mut merge: impl FnMut(&mut T, &T)) -> Vec<(Slice, T)> {
     let mut slots: Vec<(Slice, T)> = Vec::new();
     for run in runs {
         for (slice, row) in rows.range(Slice(run.from)..Slice(run.to)) {

@@ -38,7 +38,9 @@ pub mod value;
 mod vector;
 pub mod world;
 
-pub use data::{Data, DataError, DistributionSlice, DistributionTotals, Extent, GaugeRow, Need, Rows, SeriesRows, Span, Visit};
+pub use data::{
+    Data, DataError, DistributionSlice, DistributionTotals, Extent, GaugeRow, Need, Rows, SeriesRows, Span, Visit,
+};
 pub use eval::{
     EvalError, evaluate, evaluate_range, evaluate_range_until, evaluate_range_within, evaluate_until, evaluate_within,
 };

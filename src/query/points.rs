@@ -4,6 +4,7 @@
 //! points. Owns nothing. Invariants: a point is what the raw range of a selector (`x[1h]`) shows; the points of one series
 //! at a time are in memory, whatever the span.
 
+use super::Limits;
 use super::data::Data;
 use super::eval::{Budget, Context, EvalError};
 use super::over::TimedValue;
@@ -11,7 +12,6 @@ use super::plan::Selector;
 use super::produce::each_points;
 use super::select::{Part, targets};
 use super::vector::Grid;
-use super::Limits;
 use crate::event::{Labels, Metric, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;

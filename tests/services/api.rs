@@ -111,9 +111,10 @@ fn grafana_s_calls_are_answered_as_prometheus_answers_them() {
     let home = Home::new();
     let mut pipeline = Pipeline::new();
     pipeline.top = "name = \"t\"\nslice = \"1s\"\nlateness = \"2s\"\n".to_owned();
-    pipeline.tail = "[metrics.shop_latency_seconds]\ntype = \"histogram\"\nhelp = \"Latency\"\nbuckets = [0.01, 0.1, 0.5]\n\
+    pipeline.tail =
+        "[metrics.shop_latency_seconds]\ntype = \"histogram\"\nhelp = \"Latency\"\nbuckets = [0.01, 0.1, 0.5]\n\
                      expose = [\"histogram\", \"summary\"]\n[metrics.shop_up]\ntype = \"gauge\"\nhelp = \"Up\"\n"
-        .to_owned();
+            .to_owned();
     let server = pipeline.start(&home);
     let mut lines = String::from("shop.up:1|g\nshop.users:ann|s\nshop.users:bob|s\n");
     for (at, region) in ["eu", "us", "a\\b"].into_iter().enumerate() {
@@ -263,7 +264,12 @@ fn grafana_s_calls_are_answered_as_prometheus_answers_them() {
 fn refusals(both: &Both, start: &str, time: &str) {
     for query in ["", "sum(", "nosuch(x)", "x[", "x{a=}", "rate(x)", "{}", "1 + \"a\""] {
         both.refuse("query", &[("query", query), ("time", time)], 400, "bad_data");
-        both.refuse("query_range", &[("query", query), ("start", start), ("end", time), ("step", "1")], 400, "bad_data");
+        both.refuse(
+            "query_range",
+            &[("query", query), ("start", start), ("end", time), ("step", "1")],
+            400,
+            "bad_data",
+        );
     }
     for key in ["time", "timeout"] {
         both.refuse("query", &[("query", "shop_up"), (key, "soon")], 400, "bad_data");

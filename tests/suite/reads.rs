@@ -98,7 +98,8 @@ fn export_writes_the_current_values_of_the_series_that_are_meant() {
     drop(server);
     assert_eq!(export(&["--output", path]).status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&file).expect("there"), text);
-    let left: Vec<_> = std::fs::read_dir(home.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(home.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
 }
 
@@ -118,7 +119,9 @@ fn export_writes_every_point_of_a_span_in_every_format() {
     });
     assert_eq!(text.matches("# TYPE ").count(), 3, "{text}");
     assert_eq!(text.matches("shop_depth{region=\"eu\"} 1.5 ").count(), 1, "{text}");
-    for name in ["shop_took_seconds{quantile=\"0.5\",region=\"eu\"} 0.04", "shop_took_seconds_sum", "shop_took_seconds_count"] {
+    for name in
+        ["shop_took_seconds{quantile=\"0.5\",region=\"eu\"} 0.04", "shop_took_seconds_sum", "shop_took_seconds_count"]
+    {
         assert!(text.contains(name), "{name}: {text}");
     }
     assert!(!text.contains("region=\"us\""), "{text}");
@@ -139,7 +142,10 @@ fn export_writes_every_point_of_a_span_in_every_format() {
     assert_eq!(json.as_array().map(Vec::len), Some(rows.len()));
     let csv = of("csv").stdout;
     let columns = csv.lines().next().expect("a header").split(',').count();
-    assert!(csv.lines().any(|line| line.starts_with("shop_depth,gauge,,") && line.split(',').count() == columns), "{csv}");
+    assert!(
+        csv.lines().any(|line| line.starts_with("shop_depth,gauge,,") && line.split(',').count() == columns),
+        "{csv}"
+    );
     assert!(of("influx").stdout.contains("shop_depth,region=eu value=1.5 "));
     // Nothing was there an hour ago.
     let none = export(&["--start", "-2h", "--end", "-1h"]);

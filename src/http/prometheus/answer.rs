@@ -159,16 +159,26 @@ impl Writer {
         self.metric(&series.name, &series.labels);
         let points = &series.points;
         self.points("values", points, |point| point.histogram.is_none(), |out, point| put_number(out, point.value));
-        self.points("histograms", points, |point| point.histogram.is_some(), |out, point| {
-            if let Some(histogram) = &point.histogram {
-                put_histogram(out, histogram);
-            }
-        });
-        self.points("quality", points, |point| point.quality.is_some(), |out, point| {
-            if let Some(quality) = &point.quality {
-                put_quality(out, quality);
-            }
-        });
+        self.points(
+            "histograms",
+            points,
+            |point| point.histogram.is_some(),
+            |out, point| {
+                if let Some(histogram) = &point.histogram {
+                    put_histogram(out, histogram);
+                }
+            },
+        );
+        self.points(
+            "quality",
+            points,
+            |point| point.quality.is_some(),
+            |out, point| {
+                if let Some(quality) = &point.quality {
+                    put_quality(out, quality);
+                }
+            },
+        );
         self.raw("}");
     }
 
@@ -263,7 +273,8 @@ fn put_histogram(out: &mut Vec<u8>, histogram: &Histogram) {
 }
 
 fn put_quality(out: &mut Vec<u8>, quality: &Quality) {
-    for (key, number) in [("{\"bound\":", quality.bound), (",\"count\":", quality.count), (",\"seconds\":", quality.span)]
+    for (key, number) in
+        [("{\"bound\":", quality.bound), (",\"count\":", quality.count), (",\"seconds\":", quality.span)]
     {
         out.extend_from_slice(key.as_bytes());
         put_number(out, number);

@@ -31,10 +31,14 @@ impl Form {
     /// Reads a request.
     pub(in crate::http) async fn read(request: Request) -> Result<Form, Problem> {
         let refused = |words: &str| Problem(ErrorType::BadData, words.to_owned());
-        let query = Query::<Pairs>::try_from_uri(request.uri()).map_err(|_| refused("the query string is malformed"))?;
+        let query =
+            Query::<Pairs>::try_from_uri(request.uri()).map_err(|_| refused("the query string is malformed"))?;
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_form = content_type.is_some_and(|value| {
-            value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+            value
+                .split(';')
+                .next()
+                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
         });
         let mut pairs = Vec::new();
         if is_form && request.method() == axum::http::Method::POST {
@@ -218,7 +222,8 @@ mod tests {
 
     #[test]
     fn forms_are_decoded_or_refused() {
-        let pairs = pairs_of(b"query=sum(x)%20by+%28a%29&match[]=%7Ba%3D%22%C3%A4%22%7D&empty=&bare&&").expect("a form");
+        let pairs =
+            pairs_of(b"query=sum(x)%20by+%28a%29&match[]=%7Ba%3D%22%C3%A4%22%7D&empty=&bare&&").expect("a form");
         let expected = [("query", "sum(x) by (a)"), ("match[]", "{a=\"ä\"}"), ("empty", ""), ("bare", "")];
         assert_eq!(pairs, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
         for wrong in [&b"a=%"[..], b"a=%4", b"a=%zz", b"a=%ff"] {

@@ -116,15 +116,19 @@ fn exports_come_in_pieces_and_break_off_where_they_are_not_whole() {
     assert_eq!(chunks(&answer), (b"OpenMetrics 1000000000 2500000000\n".to_vec(), true));
     let broken = served.get("/api/v1/export?start=1&match[]=broken", "");
     assert!(!chunks(&broken).1, "what is not whole has no end: {:?}", broken.body);
-    for path in ["", "start=soon", "start=2&end=1", "start=1&format=xml", "start=1&match[]=sum(x)", "start=1&match[]={"] {
+    for path in ["", "start=soon", "start=2&end=1", "start=1&format=xml", "start=1&match[]=sum(x)", "start=1&match[]={"]
+    {
         let refused = served.get(&format!("/api/v1/export?{path}"), "");
         assert_eq!((refused.status, json(&refused)["errorType"].as_str()), (400, Some("bad_data")), "{path}");
     }
     // Two that nobody reads take all places; when they are gone there is room again.
     let open = || {
         let mut stream = std::net::TcpStream::connect(served.tcp).expect("connects");
-        std::io::Write::write_all(&mut stream, b"GET /api/v1/export?start=1&match[]=endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .expect("sent");
+        std::io::Write::write_all(
+            &mut stream,
+            b"GET /api/v1/export?start=1&match[]=endless HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+        .expect("sent");
         let mut first = [0; 1];
         std::io::Read::read_exact(&mut stream, &mut first).expect("it begins");
         stream
@@ -133,5 +137,8 @@ fn exports_come_in_pieces_and_break_off_where_they_are_not_whole() {
     assert_eq!(served.get("/api/v1/export?start=1&match[]=x", "").status, 503);
     drop(held);
     let is_free = || served.get("/api/v1/export?start=1&match[]=x", "").status == 200;
-    assert!((0..500).any(|_| is_free() || { std::thread::sleep(std::time::Duration::from_millis(10)); false }));
+    assert!((0..500).any(|_| is_free() || {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        false
+    }));
 }

@@ -3,17 +3,15 @@
 //! In: members and columns. Out: selections and rows. Owns: both, for the life of one world. Invariants: members ascend by
 //! id; a total of the past is the total less what later slices added (Q1).
 
+use super::Worlds;
 use super::column::{self, Column, Found};
 use super::declared::{ZERO, Zero};
 use super::departed::Departed;
 use super::overlay::Overlay;
 use super::pages::{self, History, PageRows};
-use super::Worlds;
 use crate::event::{Kind, Labels, Metric, SeriesId, Slice, Timestamp};
 use crate::query::cover::Run;
-use crate::query::data::{
-    DataError, DistributionSlice, DistributionTotals, Extent, Need, Rows, SeriesRows, Visit,
-};
+use crate::query::data::{DataError, DistributionSlice, DistributionTotals, Extent, Need, Rows, SeriesRows, Visit};
 use crate::query::matcher::{MatchOp, Matcher};
 use crate::view::Reset;
 use std::cell::RefCell;
@@ -212,9 +210,14 @@ impl Family {
                     later.for_each(|(_, row)| totals.take(&row, bounds));
                     let mut slices = column::distribution_rows(&inside, found, need);
                     slices.iter_mut().for_each(|row| row.slice = slot(row.slice));
-                    slices.extend(pages.iter().flat_map(PageRows::distributions).map(|(slice, row)| {
-                        DistributionSlice { slice, row, late: None, clamped: None }
-                    }));
+                    slices.extend(
+                        pages.iter().flat_map(PageRows::distributions).map(|(slice, row)| DistributionSlice {
+                            slice,
+                            row,
+                            late: None,
+                            clamped: None,
+                        }),
+                    );
                     slices.sort_by_key(|row| row.slice);
                     let totals =
                         DistributionTotals { weight: totals.weight, sum: totals.sum, buckets: &totals.buckets };

@@ -186,12 +186,7 @@ impl Worlds {
     ///
     /// # Errors
     /// As [`world_for`](Self::world_for).
-    pub fn world_of(
-        &self,
-        selectors: &[Selector],
-        from: Timestamp,
-        has_slices: bool,
-    ) -> Result<World<'_>, DataError> {
+    pub fn world_of(&self, selectors: &[Selector], from: Timestamp, has_slices: bool) -> Result<World<'_>, DataError> {
         let declared = self.declared();
         let probe = Probe::new(&self.view, &declared);
         let from = self.view.slice_width().slice_of(Timestamp(from.0.max(0)));

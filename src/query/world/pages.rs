@@ -45,12 +45,7 @@ impl History {
         let infos = snapshot.tiers()?;
         let mut tiers: Vec<Tier> = infos
             .iter()
-            .map(|tier| Tier {
-                resolution: tier.resolution,
-                from: tier.from.0,
-                until: tier.until.0,
-                lacks: Vec::new(),
-            })
+            .map(|tier| Tier { resolution: tier.resolution, from: tier.from.0, until: tier.until.0, lacks: Vec::new() })
             .collect();
         let zones = Zones::of(&tiers);
         let from = Slice(zones.reach_back(from.0));

@@ -17,8 +17,8 @@ mod walk;
 
 use crate::codec::exposition::{
     CONTENT_TYPE_CSV, CONTENT_TYPE_INFLUX, CONTENT_TYPE_JSON, CONTENT_TYPE_NDJSON, CONTENT_TYPE_OPENMETRICS,
-    CONTENT_TYPE_PROTOBUF, CONTENT_TYPE_TEXT, CSV_HEADER, FamilyHead, FamilyType, OPENMETRICS_END, TextFormat, put_float, put_head,
-    put_labels, put_prefix, window_name,
+    CONTENT_TYPE_PROTOBUF, CONTENT_TYPE_TEXT, CSV_HEADER, FamilyHead, FamilyType, OPENMETRICS_END, TextFormat,
+    put_float, put_head, put_labels, put_prefix, window_name,
 };
 use crate::event::{Group, Kind, Labels, Metric, Timestamp};
 use crate::view::View;
