@@ -3,7 +3,8 @@
 //! In: the view, a reader of the store, and which metrics and slices somebody will ask for. Out: [`World`], one commit
 //! that any number of expressions may be evaluated over. Owns: decoded columns of recent slices, shared by all worlds
 //! until a commit touches their slice or an old series returns to their metric; answers of selections until a series
-//! comes or goes. Invariants: what a world tells does not change while it lives; a snapshot of the store is held for
+//! comes or goes. Older history stays in the file until an evaluation reads it (`pages`). Invariants: what a world tells
+//! does not change while it lives: where the file has moved on, it tells nothing more; a snapshot of the store is held for
 //! copying and never for decoding, but once for each metric that a series has left since its past was asked for; columns
 //! are bounded by [`COLUMN_BYTES_MAX`] and the least recently used go first.
 
