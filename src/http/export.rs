@@ -7,6 +7,7 @@ use super::connection::Counted;
 use super::prometheus::{Form, Problem};
 use super::routes::{Desk, come_again};
 use crate::actor::blocking;
+use crate::channel::{Receiver, bounded};
 use crate::codec::exposition::{
     CONTENT_TYPE_CSV, CONTENT_TYPE_INFLUX, CONTENT_TYPE_JSON, CONTENT_TYPE_NDJSON, CONTENT_TYPE_OPENMETRICS,
     CONTENT_TYPE_TEXT,
@@ -19,8 +20,8 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use tokio_stream::Stream;
 
 /// Exports at once: each holds one of the threads that render and wait, and what one read of the file takes.
@@ -58,12 +59,16 @@ pub(super) async fn export(State(desk): State<Desk>, request: Request) -> Result
     let Ok(place) = desk.exports.clone().try_acquire_owned() else {
         return Ok(come_again("others are exporting; come again"));
     };
-    let (give, pieces) = mpsc::channel::<Bytes>(PIECES_MAX);
+    let (give, pieces) = bounded::<Bytes>(PIECES_MAX);
     let (backend, stopping) = (Arc::clone(&desk.backend), desk.stopping.clone());
+    let is_gone = Arc::new(AtomicBool::new(false));
+    let is_over = {
+        let is_gone = Arc::clone(&is_gone);
+        move || is_gone.load(Ordering::Relaxed) || *stopping.borrow()
+    };
     let work = blocking(move || {
         let _place = place;
-        let is_over = || give.is_closed() || *stopping.borrow();
-        backend.export(&request, &is_over, &mut |piece| piece.is_empty() || give.blocking_send(piece.into()).is_ok())
+        backend.export(&request, &is_over, &mut |piece| piece.is_empty() || give.send_blocking(piece.into()).is_ok())
     });
     let work = async move {
         match work.await {
@@ -72,7 +77,7 @@ pub(super) async fn export(State(desk): State<Desk>, request: Request) -> Result
             Err(_) => Err(std::io::Error::other("the export failed")),
         }
     };
-    let body = Body::from_stream(Pieces { work: Some(Box::pin(work)), pieces });
+    let body = Body::from_stream(Pieces { work: Some(Box::pin(work)), next: Some(next(pieces)), is_gone });
     let mut answer = body.into_response();
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -82,11 +87,22 @@ pub(super) async fn export(State(desk): State<Desk>, request: Request) -> Result
 }
 
 type Work = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
+type Next = Pin<Box<dyn Future<Output = (Receiver<Bytes>, Option<Bytes>)> + Send>>;
+
+/// Waits for the next piece.
+fn next(pieces: Receiver<Bytes>) -> Next {
+    Box::pin(async move {
+        let piece = pieces.recv().await;
+        (pieces, piece)
+    })
+}
 
 /// Piece after piece, and at the end how the work ended.
 struct Pieces {
     work: Option<Work>,
-    pieces: mpsc::Receiver<Bytes>,
+    /// `None` once all pieces are taken.
+    next: Option<Next>,
+    is_gone: Arc<AtomicBool>,
 }
 
 impl Stream for Pieces {
@@ -94,19 +110,30 @@ impl Stream for Pieces {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<std::io::Result<Bytes>>> {
         // The work begins when it is first looked at.
-        let mut ended = None;
         if let Some(work) = &mut self.work
             && let Poll::Ready(outcome) = work.as_mut().poll(context)
         {
-            ended = Some(outcome);
             self.work = None;
+            if let Err(problem) = outcome {
+                tracing::warn!(%problem, "an export broke off");
+                self.next = None;
+                return Poll::Ready(Some(Err(problem)));
+            }
         }
-        if let Some(Err(problem)) = ended {
-            tracing::warn!(%problem, "an export broke off");
-            self.pieces.close();
-            return Poll::Ready(Some(Err(problem)));
+        if let Some(waiting) = &mut self.next {
+            let (pieces, piece) = ready!(waiting.as_mut().poll(context));
+            self.next = piece.is_some().then(|| next(pieces));
+            if let Some(piece) = piece {
+                return Poll::Ready(Some(Ok(piece)));
+            }
         }
-        // What still waits comes before the end: the sender is gone once the work is done.
-        self.pieces.poll_recv(context).map(|piece| piece.map(Ok))
+        // The last piece is no end before it is known how the work ended.
+        if self.work.is_some() { Poll::Pending } else { Poll::Ready(None) }
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.is_gone.store(true, Ordering::Relaxed);
     }
 }
