@@ -72,12 +72,12 @@
 //! | [`shard`] | decode, resolve, combine; the rings of in-process producers |
 //! | [`store`] | the commit log in one redb file: transactions, recovery, segments, damage and full disks |
 //! | [`view`] | totals and sliding windows, folded from durable commits only |
-//! | [`query`] | PromQL over slices: parsed, bounded, every quantile with its bound |
+//! | [`query`] | PromQL over slices and pages of any tier: parsed, bounded, every quantile with its bound |
 //! | [`source`] | sockets, this machine, this process, and the handles of the embedding program |
 //! | [`sink`] | what tells the world: the bodies of a scrape |
 //! | [`pipeline`] | the file as written, the plan as meant, the running graph, [`Pipeline`] |
 //! | [`http`] | the front door: routes, formats, token; no logic |
-//! | [`cli`] | `run`, `init`, `check`, `generate`, `send`, `tap`, `healthcheck` |
+//! | [`cli`] | `run`, `init`, `check`, `generate`, `send`, `tap`, `query`, `export`, `healthcheck` |
 //!
 //! Whoever taps an edge is served from beside the flow: `shard/tap/` (who looks, how much is shown), `shard/decode/tapped.rs`,
 //! `pipeline/tap/` (filters, deltas, lines), `http/tap.rs`.

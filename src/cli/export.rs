@@ -1,9 +1,10 @@
-//! `export`: what a running instance holds, in a format that others read.
+//! `export`: what a running instance holds, in a format that others read: its current values, or every point of a span.
 //!
-//! In: a format, selectors, a file. Out: the body on stdout, or in the file. Invariants: a file is replaced as a whole or not
+//! In: a format, selectors, times, a file. Out: the body on stdout, or in the file. Invariants: a file is replaced as a whole or not
 //! at all, and is on the disk when the verb ends; an answer that breaks off replaces nothing.
 
 use super::client::{Client, Copied, encoded};
+use super::moment::{Moment, epoch, span};
 use super::{Exit, show};
 use anyhow::Context;
 use std::fmt::Write as _;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 const BAR_BYTES: u64 = 1 << 20;
 /// Characters of it.
 const BAR_WIDTH: u64 = 30;
+/// Of the line that is being received, to know which name it is about.
+const LINE_BYTES: usize = 512;
 
 /// The verb's arguments.
 #[derive(Debug, clap::Args)]
@@ -25,6 +28,15 @@ pub(super) struct Export {
     /// PromQL selector of what to export, as in orders_total{region="eu"}; may be given again
     #[arg(long = "match", value_name = "SELECTOR")]
     selectors: Vec<String>,
+    /// Every point of so long a time instead of the current values: 1h, 7d
+    #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with_all = ["start", "end"])]
+    since: Option<i64>,
+    /// Every point after this time: RFC 3339, seconds since 1970, or -1h
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    start: Option<Moment>,
+    /// Up to this one [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "start")]
+    end: Option<Moment>,
     /// Where to write instead of stdout; the file is replaced when all of it is there
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -64,17 +76,20 @@ impl Export {
     /// Asks the instance and writes what it says.
     pub(super) fn run(&self, client: &Client) -> anyhow::Result<Exit> {
         let path = self.path();
+        let is_shown = io::stderr().is_terminal() && (self.output.is_some() || !io::stdout().is_terminal());
+        let names = if is_shown && self.begin().is_some() { self.names(client)? } else { Vec::new() };
+        let mut bar = Bar { is_shown, bytes: 0, said: 0, format: self.format, names, line: Vec::new() };
         let copied = match &self.output {
             None => {
                 let mut out = BufWriter::new(io::stdout().lock());
-                let copied = copy(client, &path, &mut out, !io::stdout().is_terminal())?;
+                let copied = copy(client, &path, &mut out, &mut bar)?;
                 out.flush()?;
                 copied
             }
             Some(file) => {
                 let said = || format!("cannot write {}", file.display());
                 let mut out = Replacement::begin(file).with_context(said)?;
-                let copied = copy(client, &path, &mut out, true)?;
+                let copied = copy(client, &path, &mut out, &mut bar)?;
                 if matches!(copied, Copied::Whole) {
                     out.finish().with_context(said)?;
                 }
@@ -96,20 +111,41 @@ impl Export {
     }
 
     fn path(&self) -> String {
-        let mut path = format!("/api/metrics?format={}", self.format.word());
-        for selector in &self.selectors {
-            let _ = write!(path, "&match%5B%5D={}", encoded(selector));
+        let mut path = match self.begin() {
+            None => format!("/api/metrics?format={}", self.format.word()),
+            Some(start) => format!("/api/v1/export?format={}&start={}", self.format.word(), epoch(start.time())),
+        };
+        if let Some(end) = self.end {
+            let _ = write!(path, "&end={}", epoch(end.time()));
         }
+        path.push_str(&self.meant());
         path
+    }
+
+    /// Where the points begin, unless the current values are asked for.
+    fn begin(&self) -> Option<Moment> {
+        self.start.or(self.since.map(Moment::Ago))
+    }
+
+    /// The selectors as parameters.
+    fn meant(&self) -> String {
+        self.selectors.iter().map(|selector| format!("&match%5B%5D={}", encoded(selector))).collect()
+    }
+
+    /// The names that will come, sorted: what the bar counts.
+    fn names(&self, client: &Client) -> anyhow::Result<Vec<String>> {
+        let reply = client.get(&format!("/api/v1/label/__name__/values?{}", self.meant()), "*/*")?;
+        let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let names = answer["data"].as_array().into_iter().flatten();
+        Ok(names.filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 }
 
 /// The whole answer into `out`, with a bar on a terminal where nothing else is shown there.
-fn copy(client: &Client, path: &str, out: &mut impl Write, may_show: bool) -> anyhow::Result<Copied> {
-    let mut bar = Bar { is_shown: may_show && io::stderr().is_terminal(), bytes: 0, said: 0 };
+fn copy(client: &Client, path: &str, out: &mut impl Write, bar: &mut Bar) -> anyhow::Result<Copied> {
     let copied = client.copy(path, |length, bytes| {
         out.write_all(bytes).context("cannot write what came")?;
-        bar.advance(bytes.len() as u64, length);
+        bar.advance(bytes, length);
         Ok(())
     });
     bar.end();
@@ -121,15 +157,39 @@ struct Bar {
     is_shown: bool,
     bytes: u64,
     said: u64,
+    format: Format,
+    /// Of what comes name by name: all of them, sorted.
+    names: Vec<String>,
+    /// The beginning of the last line, which may not be whole yet.
+    line: Vec<u8>,
 }
 
 impl Bar {
-    fn advance(&mut self, bytes: u64, length: Option<u64>) {
-        self.bytes += bytes;
-        if self.is_shown && (self.said == 0 || self.bytes - self.said >= BAR_BYTES) {
-            self.said = self.bytes;
-            eprint!("\r{:60}\r{}", "", shown(self.bytes, length));
+    fn advance(&mut self, bytes: &[u8], length: Option<u64>) {
+        self.bytes += bytes.len() as u64;
+        if !self.is_shown {
+            return;
         }
+        if let Some(end) = memchr::memrchr(b'\n', bytes) {
+            self.line.clear();
+            self.line.extend_from_slice(&bytes[end + 1..]);
+        } else if self.line.len() < LINE_BYTES {
+            self.line.extend_from_slice(bytes);
+        }
+        if self.said == 0 || self.bytes - self.said >= BAR_BYTES {
+            self.said = self.bytes;
+            let done = self.done().map(|done| (done as u64, self.names.len() as u64));
+            let parts = length.map(|length| (self.bytes, length)).or(done);
+            let of = length.map(|length| format!(" of {}", show::bytes(length))).unwrap_or_default();
+            eprint!("\r{:70}\r{}{}{of}", "", bar(parts), show::bytes(self.bytes));
+        }
+    }
+
+    /// How many names have come, as far as the beginning of a line tells.
+    fn done(&self) -> Option<usize> {
+        let name = name_of(self.format, &self.line)?;
+        let place = self.names.partition_point(|known| known.as_str() < name);
+        (!self.names.is_empty()).then_some(place)
     }
 
     fn end(&self) {
@@ -139,16 +199,25 @@ impl Bar {
     }
 }
 
-/// `[######..........] 12 MB of 31 MB`, or the bytes alone where nobody knows how many will come.
-fn shown(bytes: u64, length: Option<u64>) -> String {
-    match length {
-        Some(length) => {
-            let filled = (bytes.min(length) * BAR_WIDTH / length.max(1)) as usize;
-            let (full, empty) = ("#".repeat(filled), ".".repeat(BAR_WIDTH as usize - filled));
-            format!("[{full}{empty}] {} of {}", show::bytes(bytes), show::bytes(length))
+/// `[######..........] `, or nothing where nobody knows how much will come.
+fn bar(parts: Option<(u64, u64)>) -> String {
+    let Some((done, all)) = parts else { return String::new() };
+    let filled = (done.min(all) * BAR_WIDTH / all.max(1)) as usize;
+    format!("[{}{}] ", "#".repeat(filled), ".".repeat(BAR_WIDTH as usize - filled))
+}
+
+/// The name that a line is about.
+fn name_of(format: Format, line: &[u8]) -> Option<&str> {
+    let line = std::str::from_utf8(line).ok().or_else(|| std::str::from_utf8(line.get(..LINE_BYTES / 2)?).ok())?;
+    let ends: &[char] = match format {
+        Format::Prometheus | Format::Openmetrics => &['{', ' '],
+        Format::Csv | Format::Influx => &[',', ' '],
+        Format::Json | Format::Ndjson => {
+            let (_, rest) = line.split_once("\"name\":\"")?;
+            return rest.split_once('"').map(|(name, _)| name);
         }
-        None => show::bytes(bytes),
-    }
+    };
+    line.split_once(ends).map(|(name, _)| name).filter(|name| *name != "#")
 }
 
 /// A file that takes another's place when it is whole.
@@ -236,7 +305,17 @@ mod tests {
             parse(&all).expect("fine").path(),
             "/api/metrics?format=ndjson&match%5B%5D=a%7Bb%3D%22c%22%7D&match%5B%5D=d"
         );
-        assert!(parse(&["--format", "xml"]).is_err());
+        let path = parse(&["--start", "1700000000", "--end", "1700000060.5", "--match", "x"]).expect("fine").path();
+        let expected = "/api/v1/export?format=prometheus&start=1700000000.000&end=1700000060.500&match%5B%5D=x";
+        assert_eq!(path, expected);
+        assert!(
+            parse(&["--since", "1h"]).expect("fine").path().starts_with("/api/v1/export?format=prometheus&start=1")
+        );
+        for wrong in
+            [&["--format", "xml"][..], &["--since", "0"], &["--since", "1h", "--start", "-1h"], &["--end", "now"]]
+        {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
@@ -278,8 +357,23 @@ mod tests {
 
     #[test]
     fn the_bar() {
-        assert_eq!(shown(500_000, Some(1_000_000)), "[###############...............] 500 KB of 1.0 MB");
-        assert_eq!(shown(2_500_000, None), "2.5 MB");
-        assert_eq!(shown(0, Some(0)), format!("[{}] 0 B of 0 B", ".".repeat(30)));
+        assert_eq!(bar(Some((500_000, 1_000_000))), "[###############...............] ");
+        assert_eq!((bar(None).as_str(), bar(Some((0, 0))).len()), ("", 33));
+        for (format, line, expected) in [
+            (Format::Prometheus, "a_total{x=\"y\"} 1 2", Some("a_total")),
+            (Format::Openmetrics, "a_total 1", Some("a_total")),
+            (Format::Prometheus, "# TYPE a counter", None),
+            (Format::Prometheus, "a_to", None),
+            (Format::Csv, "a_total,counter,", Some("a_total")),
+            (Format::Influx, "a_total,x=y value=1", Some("a_total")),
+            (Format::Ndjson, "{\"name\":\"a_total\",\"type\"", Some("a_total")),
+        ] {
+            assert_eq!(name_of(format, line.as_bytes()), expected, "{line}");
+        }
+        let names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let mut bar = Bar { is_shown: true, bytes: 0, said: 1, format: Format::Csv, names, line: Vec::new() };
+        bar.advance(b"a,1\nb", None);
+        bar.advance(b",2", None);
+        assert_eq!(bar.done(), Some(1));
     }
 }

@@ -156,10 +156,11 @@ enum Command {
         hydrograph query 'histogram_quantile(0.99, rate(latency_seconds[5m]))' --start -6h --step 5m\n  \
         hydrograph query orders_total --time 2026-11-20T12:00:00Z --json")]
     Query(query::Query),
-    /// Write the current values of a running instance in a format that others read
+    /// Write what a running instance holds in a format that others read: current values, or every point of a span
     #[command(before_help = "Examples:\n  \
         hydrograph export > metrics.prom\n  \
-        hydrograph export --format csv --match '{region=\"eu\"}' --output eu.csv")]
+        hydrograph export --format csv --match '{region=\"eu\"}' --output eu.csv\n  \
+        hydrograph export --format openmetrics --since 7d --output week.om")]
     Export(export::Export),
     /// Look after a store: figures, a check of all of it, compaction, a copy
     #[command(

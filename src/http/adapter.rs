@@ -14,6 +14,7 @@ use super::{
 };
 use crate::delta::SourceTally;
 use crate::event::{DropReason, Group, Kind, Metric, RejectReason, WireType};
+use crate::pipeline::export::{ExportRequest, Take};
 use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapRequest};
 use crate::pipeline::upkeep::{StoreCheck, StoreStats};
@@ -430,6 +431,15 @@ impl Backend for Front {
         let file = File::open(&path).map_err(said)?;
         std::fs::remove_file(&path).map_err(said)?;
         Ok(file)
+    }
+
+    fn export(
+        &self,
+        request: &ExportRequest,
+        is_over: &dyn Fn() -> bool,
+        take: &mut Take<'_>,
+    ) -> Result<(), Unanswered> {
+        self.pipeline.export(request, is_over, take)
     }
 
     fn tap(&self, request: &TapRequest) -> Result<Box<dyn TapFeed>, TapError> {

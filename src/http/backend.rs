@@ -6,6 +6,7 @@
 use crate::event::Timestamp;
 use crate::event::time::rfc3339;
 use crate::pipeline::WidgetError;
+use crate::pipeline::export::{ExportRequest, Take};
 use crate::pipeline::queries::{Answer, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
 use crate::pipeline::upkeep::{StoreCheck, StoreStats};
@@ -96,6 +97,17 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Why it could not be made.
     fn store_copy(&self) -> Result<File, String>;
+
+    /// Writes the points of a span, piece by piece, until it is done, `is_over`, or a piece is not taken any more.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    fn export(
+        &self,
+        request: &ExportRequest,
+        is_over: &dyn Fn() -> bool,
+        take: &mut Take<'_>,
+    ) -> Result<(), Unanswered>;
 
     /// Opens a tap; it closes when it is dropped.
     ///

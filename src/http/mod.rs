@@ -7,7 +7,7 @@
 //! routes answer.
 //!
 //! Reading order: [`backend`](self) (what the routes need), `accept` (which format), `token`, `routes`,
-//! `body` and `ingest` (events in), `metrics`, `prometheus` (PromQL), `page`, `tap` (what passes, live), `serve` and `connection` (who is served,
+//! `body` and `ingest` (events in), `metrics`, `prometheus` (PromQL), `export`, `page`, `tap` (what passes, live), `serve` and `connection` (who is served,
 //! and how slow a client may be).
 
 mod accept;
@@ -16,6 +16,7 @@ mod backend;
 mod body;
 mod connection;
 mod doors;
+mod export;
 mod ingest;
 mod metrics;
 mod page;

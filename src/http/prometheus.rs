@@ -19,7 +19,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use form::Form;
+pub(super) use form::Form;
 pub use form::duration as parse_duration;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,11 +68,11 @@ impl ErrorType {
 
 /// Why a request has no data.
 #[derive(Debug)]
-struct Problem(ErrorType, String);
+pub(super) struct Problem(ErrorType, String);
 
 impl Problem {
     /// Of one parameter, in Prometheus's words.
-    fn parameter(name: &str, reason: impl std::fmt::Display) -> Problem {
+    pub(super) fn parameter(name: &str, reason: impl std::fmt::Display) -> Problem {
         Problem(ErrorType::BadData, format!("invalid parameter \"{name}\": {reason}"))
     }
 }

@@ -8,7 +8,7 @@ use super::backend::{Backend, HealthStatus, IndexData, LineOutcome, RecentKind, 
 use super::body::{body_within, drain};
 use super::connection::{Counted, Way};
 use super::doors::Gate;
-use super::{Refusal, accept, ingest, metrics, page, prometheus, reset, tap, upkeep};
+use super::{Refusal, accept, export, ingest, metrics, page, prometheus, reset, tap, upkeep};
 use crate::actor::blocking;
 use axum::Router;
 use axum::extract::{Query, Request, State};
@@ -67,6 +67,11 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/label/{name}/values", "[?match[]=] [&start=] [&end=] [&limit=]: values of a label"),
     ("GET", "/api/v1/metadata", "[?metric=] [&limit=]: type, help and unit of each family"),
     ("GET", "/api/v1/status/buildinfo", "the version of Prometheus whose API this is"),
+    (
+        "GET",
+        "/api/v1/export",
+        "?start= [&end=] [&match[]=] [&format=prometheus|openmetrics|json|ndjson|csv|influx]: every point",
+    ),
     ("GET", "/api/v1/store", "what the store holds: bytes by table and tier, series, oldest span, free space"),
     ("POST", "/api/v1/store/check", "verifies all of the store while it runs"),
     ("POST", "/api/v1/store/backup", "a consistent copy of the store's file"),
@@ -99,6 +104,8 @@ pub(super) struct Desk {
     pub(super) questions: Arc<Semaphore>,
     /// Those that wait for it.
     pub(super) questions_waiting: Arc<Semaphore>,
+    /// Exports that are being written.
+    pub(super) exports: Arc<Semaphore>,
     /// KiB of long answers.
     pub(super) answers: Arc<Semaphore>,
     /// Who reads the whole store.
@@ -123,6 +130,7 @@ pub(super) fn router(
         readers: Arc::new(Semaphore::new(READERS_MAX)),
         questions: Arc::new(Semaphore::new(prometheus::WORKED_MAX)),
         questions_waiting: Arc::new(Semaphore::new(prometheus::WAITING_MAX)),
+        exports: Arc::new(Semaphore::new(export::EXPORTS_MAX)),
         answers,
         upkeep: Arc::new(Semaphore::new(1)),
         gate: Arc::clone(&gate),
@@ -145,6 +153,7 @@ pub(super) fn router(
         .route("/api/v1/events", post(ingest::events))
         .route("/api/v1/reset", post(reset::reset))
         .merge(prometheus::routes())
+        .route("/api/v1/export", get(export::export))
         .route("/api/v1/store", get(upkeep::stats))
         .route("/api/v1/store/check", post(upkeep::check))
         .route("/api/v1/store/backup", post(upkeep::backup))

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::event::Timestamp;
+use crate::pipeline::export::{ExportRequest, Take};
 use crate::pipeline::queries::{Answer as Told, Question, Unanswered};
 use crate::pipeline::tap::{TapError, TapLine, TapRequest};
 use crate::pipeline::upkeep::{StoreCheck, StoreStats};
@@ -65,6 +66,29 @@ impl Backend for Fake {
         std::io::Write::write_all(&mut file, &[7; 600_000]).map_err(|error| error.to_string())?;
         std::io::Seek::rewind(&mut file).map_err(|error| error.to_string())?;
         Ok(file)
+    }
+
+    fn export(
+        &self,
+        request: &ExportRequest,
+        is_over: &dyn Fn() -> bool,
+        take: &mut Take<'_>,
+    ) -> Result<(), Unanswered> {
+        match request.selectors.first().map(String::as_str) {
+            Some("broken") => {
+                assert!(take(b"a piece\n".to_vec()));
+                Err(Unanswered::Unreadable("the disk".into()))
+            }
+            Some("endless") => {
+                while !is_over() && take(vec![b'x'; 64 * 1024]) {}
+                Err(Unanswered::TimeIsOver)
+            }
+            _ => {
+                let pieces = format!("{:?} {} {}\n", request.format, request.start.0, request.end.0).into_bytes();
+                assert!(pieces.chunks(7).all(|piece| take(piece.to_vec())));
+                Ok(())
+            }
+        }
     }
 
     fn ask(&self, question: &Question, patience: std::time::Duration) -> Result<Told, Unanswered> {

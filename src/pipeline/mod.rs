@@ -16,6 +16,7 @@ mod collect;
 mod collectors;
 pub mod config;
 pub mod diagnostic;
+pub mod export;
 mod forms;
 mod graph;
 mod holds;

@@ -7,7 +7,7 @@
 use super::running::Pipeline;
 use crate::event::{Clock, Kind, Labels, Timestamp};
 use crate::query::series;
-use crate::query::world::{Asked, Worlds};
+use crate::query::world::{Asked, World, Worlds};
 use crate::query::{EvalError, Expression, Limits, ResultKind, Selector, Value, evaluate_range_until, evaluate_until};
 use crate::rule::window_name;
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +132,7 @@ fn ask(worlds: &Worlds, question: &Question, now: Timestamp, is_over: &dyn Fn() 
             let asked = Asked { expression: &expression, start: at, end: at };
             over(worlds, &[asked], &|world| evaluate_until(&expression, world, at, &Limits::default(), is_over))
                 .map(|value| Answer::Value(value, at))
+                .map_err(unanswered)
         }
         Question::Range { text, start, end, step } => {
             let expression = parse(text)?;
@@ -152,6 +153,7 @@ fn ask(worlds: &Worlds, question: &Question, now: Timestamp, is_over: &dyn Fn() 
                 evaluate_range_until(&expression, world, *start, *end, *step, &limits, is_over)
             })
             .map(|value| Answer::Value(value, *end))
+            .map_err(unanswered)
         }
         Question::Series(meant) => {
             let mut found = BTreeSet::new();
@@ -206,25 +208,26 @@ fn parse(text: &str) -> Result<Expression, Unanswered> {
 }
 
 /// Evaluates over a world of these, and over newer ones as long as the file leaves them behind.
-fn over<T>(
+pub(super) fn over<T>(
     worlds: &Worlds,
     asked: &[Asked<'_>],
-    evaluate: &dyn Fn(&crate::query::world::World<'_>) -> Result<T, EvalError>,
-) -> Result<T, Unanswered> {
+    evaluate: &dyn Fn(&World<'_>) -> Result<T, EvalError>,
+) -> Result<T, EvalError> {
     repeated(|| evaluate(&worlds.world_for(asked)?))
 }
 
-fn repeated<T>(mut answer: impl FnMut() -> Result<T, EvalError>) -> Result<T, Unanswered> {
+/// Answers over a new world as long as the file leaves the last one behind.
+pub(super) fn repeated<T>(mut answer: impl FnMut() -> Result<T, EvalError>) -> Result<T, EvalError> {
     for _ in 1..WORLDS_MAX {
         match answer() {
             Err(EvalError::Data(error)) if error.is_stale => {}
-            outcome => return outcome.map_err(unanswered),
+            outcome => return outcome,
         }
     }
-    answer().map_err(unanswered)
+    answer()
 }
 
-fn unanswered(error: EvalError) -> Unanswered {
+pub(super) fn unanswered(error: EvalError) -> Unanswered {
     match error {
         EvalError::TimeIsOver => Unanswered::TimeIsOver,
         EvalError::Data(error) => match &error.source {
@@ -250,11 +253,12 @@ fn each(
     };
     let (start, end) = (meant.start.unwrap_or(Timestamp(0)), meant.end.unwrap_or(Timestamp(i64::MAX)));
     repeated(|| {
-        let world = worlds.world_of(&selectors, start)?;
+        let world = worlds.world_of(&selectors, start, false)?;
         series::series(&world, &selectors, (start, end), &Limits::default(), is_over, &mut |name, labels| {
             tell(name, labels);
         })
     })
+    .map_err(unanswered)
 }
 
 /// Every family of a scrape in text.

@@ -5,6 +5,7 @@
 //! [`POINTS_MAX`] points.
 
 use super::plan::{WidgetLeaf, WidgetPlan};
+use super::queries::over;
 use super::running::Pipeline;
 use crate::event::{Labels, Timestamp};
 use crate::query::world::{Asked, Worlds};
@@ -105,8 +106,8 @@ impl Data<'_> {
     fn value(&self, text: &str, key: Option<&str>) -> Result<Json, WidgetError> {
         let expression = Expression::parse(text).map_err(failed)?;
         let asked = Asked { expression: &expression, start: self.end, end: self.end };
-        let world = self.worlds.world_for(&[asked]).map_err(failed)?;
-        let samples = match evaluate(&expression, &world, self.end).map_err(unevaluated)? {
+        let value = over(self.worlds, &[asked], &|world| evaluate(&expression, world, self.end));
+        let samples = match value.map_err(unevaluated)? {
             Value::Scalar(value) => return Ok(number(value)),
             Value::String(text) => return Ok(Json::String(text)),
             Value::Vector(samples) => samples,
@@ -119,8 +120,9 @@ impl Data<'_> {
     fn series(&self, text: &str, key: Option<&str>) -> Result<Json, WidgetError> {
         let expression = Expression::parse(text).map_err(failed)?;
         let asked = Asked { expression: &expression, start: self.start, end: self.end };
-        let world = self.worlds.world_for(&[asked]).map_err(failed)?;
-        let value = evaluate_range(&expression, &world, self.start, self.end, self.step).map_err(unevaluated)?;
+        let value =
+            over(self.worlds, &[asked], &|world| evaluate_range(&expression, world, self.start, self.end, self.step));
+        let value = value.map_err(unevaluated)?;
         let Value::Matrix(series) = value else { return Ok(Json::Null) };
         let values = series.into_iter().map(|series| (series.labels, points(&series.points)));
         Ok(told_apart(values.collect(), key, |points| points))

@@ -239,6 +239,7 @@ pub fn evaluate_range_until(
 }
 
 impl<'a> Context<'a> {
+    /// What every node of an expression sees.
     fn new(expression: &'a Expression, data: &'a dyn Data, grid: &Grid, budget: Budget<'a>) -> Context<'a> {
         Context { data, budget, selectors: expression.selectors(), ends: (grid.start, grid.last()) }
     }

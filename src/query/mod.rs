@@ -26,6 +26,7 @@ mod native;
 mod over;
 mod parse;
 mod plan;
+pub mod points;
 mod produce;
 mod quantiles;
 mod select;

@@ -17,7 +17,7 @@ use super::shapes::{Cumulative, Edges, Gauge, Level, Life};
 use super::value::{Point, Quality, Series};
 use super::vector::{ABSENT, Grid, Head, Vector, is_absent};
 use super::{LOOKBACK, buckets};
-use crate::event::{Kind, Slice, Timestamp, WEIGHT_ONE};
+use crate::event::{Kind, Labels, Slice, Timestamp, WEIGHT_ONE};
 use crate::sketch::Distinct;
 use crate::view::Reset;
 use std::ops::Range;
@@ -324,9 +324,28 @@ fn level_edges(context: &Context<'_>, target: &Target, windows: &Windows<'_>) ->
 
 /// The points of a range selector at the only step there is.
 pub(super) fn produce_points(context: &Context<'_>, selector: usize, grid: &Grid) -> Result<Vec<Series>, EvalError> {
-    let selector = &context.selectors[selector];
-    let windows = Windows::new(context, selector, grid);
     let mut all = Vec::new();
+    each_points(context, &context.selectors[selector], grid, &mut |name, labels, points| {
+        let point =
+            |&(time, value): &TimedValue| Point { time: Timestamp(time), value, histogram: None, quality: None };
+        let points = points.iter().map(point).collect();
+        all.push(Series { name: Some(Arc::clone(name)), labels, points });
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Called with the name and the labels of each series, and its points, which are never none.
+pub(super) type EachPoints<'v> = dyn FnMut(&Arc<str>, Labels, &[TimedValue]) -> Result<(), EvalError> + 'v;
+
+/// Visits the series of a range selector one by one, so that the points of only one are in memory.
+pub(super) fn each_points(
+    context: &Context<'_>,
+    selector: &Selector,
+    grid: &Grid,
+    visit: &mut EachPoints<'_>,
+) -> Result<(), EvalError> {
+    let windows = Windows::new(context, selector, grid);
     let mut scratch = Scratch::default();
     let mut points = Vec::new();
     for target in targets(context.data, selector) {
@@ -351,23 +370,15 @@ pub(super) fn produce_points(context: &Context<'_>, selector: usize, grid: &Grid
                 if points.is_empty() {
                     return Ok(());
                 }
-                let point = |&(time, value): &TimedValue| Point {
-                    time: Timestamp(time),
-                    value,
-                    histogram: None,
-                    quality: None,
-                };
-                let points = points.iter().map(point).collect();
-                all.push(Series { name: Some(Arc::clone(&target.name)), labels, points });
-                Ok(())
+                visit(&target.name, labels, &points)
             })
         })?;
     }
-    Ok(all)
+    Ok(())
 }
 
 /// Called with the labels of each series that a target makes of one, its shape, and the quality of its levels.
-type Emit<'e> = dyn FnMut(crate::event::Labels, &Shape<'_>, &[Option<Quality>]) -> Result<(), EvalError> + 'e;
+type Emit<'e> = dyn FnMut(Labels, &Shape<'_>, &[Option<Quality>]) -> Result<(), EvalError> + 'e;
 
 /// What one target is read for.
 struct Reading<'a> {
@@ -398,7 +409,8 @@ fn shapes(
             scratch.live(series.resets, |reset| reset.total);
             let Scratch { slices, sums, lives, .. } = scratch;
             let one = 1e9;
-            let shape = Cumulative { life, slices, sums, total, lives, grows: true, one, rounds: false };
+            let near = Default::default();
+            let shape = Cumulative { life, slices, sums, total, lives, grows: true, one, rounds: false, near };
             emit(labels(), &Shape::Cumulative(shape), &[])
         }
         (Part::Value, Rows::Gauge(rows)) => {
@@ -434,7 +446,8 @@ fn shapes(
                 true => (totals.weight as i128, WEIGHT_ONE as f64),
                 false => (totals.sum, WEIGHT_ONE as f64 * scale.per_one()),
             };
-            let shape = Cumulative { life, slices, sums, total, lives, grows: is_count, one, rounds: is_count };
+            let near = Default::default();
+            let shape = Cumulative { life, slices, sums, total, lives, grows: is_count, one, rounds: is_count, near };
             emit(labels(), &Shape::Cumulative(shape), &[])
         }
         (Part::Bucket, Rows::Distribution { totals, rows }) => {
@@ -462,8 +475,8 @@ fn shapes(
                 });
                 let Scratch { slices, sums, lives, .. } = &*scratch;
                 let one = WEIGHT_ONE as f64;
-                let shape =
-                    Cumulative { life, slices, sums, total: total as i128, lives, grows: true, one, rounds: true };
+                let (total, near) = (total as i128, Default::default());
+                let shape = Cumulative { life, slices, sums, total, lives, grows: true, one, rounds: true, near };
                 emit(with_label(series.labels, "le", &text)?, &Shape::Cumulative(shape), &[])?;
             }
             Ok(())

@@ -10,6 +10,7 @@ use super::over::{TimedValue, growth, over_points, seconds};
 use super::plan::Over;
 use super::vector::ABSENT;
 use crate::event::{Metric, Scale};
+use std::cell::Cell;
 
 /// Nanoseconds of a slice, and where edges lie.
 #[derive(Clone, Copy, Debug)]
@@ -107,15 +108,38 @@ pub(super) struct Cumulative<'s> {
     pub(super) one: f64,
     /// True when the value at a time is a whole number, rounded half up (V2).
     pub(super) rounds: bool,
+    /// Where the last range began and ended: the next one is near.
+    pub(super) near: [Cell<usize>; 2],
 }
+
+/// Places looked at one by one before a search costs less.
+const NEAR: usize = 8;
 
 impl Cumulative<'_> {
     fn before(&self, edge: u32) -> i128 {
-        self.sums[self.slices.partition_point(|slice| *slice < edge)]
+        self.sums[self.place(1, edge)]
     }
 
-    fn has_rows(&self, from: u32, to: u32) -> bool {
-        self.slices.partition_point(|slice| *slice < from) < self.slices.partition_point(|slice| *slice < to)
+    /// How many rows stand before an edge: searched for from where the last one was (a search from nowhere for each of a
+    /// thousand steps is most of what a rate over a day costs).
+    fn place(&self, end: usize, edge: u32) -> usize {
+        let mut at = self.near[end].get();
+        if at > self.slices.len() || (at > 0 && self.slices[at - 1] >= edge) {
+            at = 0;
+        }
+        let rest = &self.slices[at..];
+        at += match rest.iter().take(NEAR).position(|slice| *slice >= edge) {
+            Some(steps) => steps,
+            None => rest.partition_point(|slice| *slice < edge),
+        };
+        self.near[end].set(at);
+        at
+    }
+
+    /// Whether there are rows in a range, and what they come to.
+    fn change(&self, from: u32, to: u32) -> (bool, f64) {
+        let (from, to) = (self.place(0, from), self.place(1, to));
+        (from < to, (self.sums[to] - self.sums[from]) as f64 / self.one)
     }
 
     /// What earlier lives than the one at an edge came to.
@@ -141,10 +165,6 @@ impl Cumulative<'_> {
         }
     }
 
-    fn change(&self, from: u32, to: u32) -> f64 {
-        (self.before(to) - self.before(from)) as f64 / self.one
-    }
-
     pub(super) fn points(&self, from: u32, to: u32, out: &mut Vec<TimedValue>) {
         let (first, last) = self.life.edges();
         let edges = self.life.edges;
@@ -157,18 +177,18 @@ impl Cumulative<'_> {
         let edges = self.life.edges;
         match over {
             Over::Increase | Over::Delta | Over::Rate => {
-                if !self.has_rows(from, to) && !self.life.is_in(from, to) {
+                let (has_rows, change) = self.change(from, to);
+                if !has_rows && !self.life.is_in(from, to) {
                     return ABSENT;
                 }
-                let change = self.change(from, to);
                 if over == Over::Rate { change / seconds(edges.time(to - from)) } else { change }
             }
             Over::Irate | Over::Idelta => {
                 let last = edges.before(to, 1).max(from);
-                if !self.has_rows(last, to) && !self.life.is_at(to) {
+                let (has_rows, change) = self.change(last, to);
+                if !has_rows && !self.life.is_at(to) {
                     return ABSENT;
                 }
-                let change = self.change(last, to);
                 // Before the epoch's first slice there is none.
                 if over == Over::Irate { change / seconds(edges.time((to - last).max(1))) } else { change }
             }

@@ -10,7 +10,7 @@ mod events;
 
 use crate::event::{CommitId, Labels, LabelsBuilder, Metric, Slice, SliceWidth, Timestamp};
 use crate::query::world::{Asked, Worlds};
-use crate::query::{Expression, Value, evaluate};
+use crate::query::{EvalError, Expression, Value, evaluate};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -161,6 +161,8 @@ impl Recorder {
         for recorded in &self.group {
             let values = match evaluate(&recorded.expression, &world, at) {
                 Ok(value) => self.values(value, recorded),
+                // Over the next world it is answered.
+                Err(EvalError::Data(error)) if error.is_stale => return Err(error),
                 Err(error) => {
                     tracing::warn!(metric = &*recorded.metric.name, %error, "a recorded expression failed");
                     continue;

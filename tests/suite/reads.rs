@@ -102,3 +102,57 @@ fn export_writes_the_current_values_of_the_series_that_are_meant() {
         std::fs::read_dir(home.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
 }
+
+#[test]
+fn export_writes_every_point_of_a_span_in_every_format() {
+    let home = Home::new();
+    let (_pipeline, server) = start(&home);
+    let url = format!("http://{}", server.address);
+    let export = |arguments: &[&str]| Launch::new(&home).args(["--url", &url, "export"]).args(arguments).finish();
+    let meant = ["--since", "1h", "--match", "{__name__=~\"shop_.*\",region=\"eu\"}"];
+    let of = |format: &str| export(&[&["--format", format], &meant[..]].concat());
+    // The counter has a point at each edge, the gauge one where it was set.
+    let text = crate::harness::wait::until("three slices to close", || {
+        let done = of("prometheus");
+        assert_eq!(done.status.code(), Some(0), "{}", done.said());
+        (done.stdout.matches("shop_orders_total{region=\"eu\"} 3 ").count() >= 3).then_some(done.stdout)
+    });
+    assert_eq!(text.matches("# TYPE ").count(), 3, "{text}");
+    assert_eq!(text.matches("shop_depth{region=\"eu\"} 1.5 ").count(), 1, "{text}");
+    for name in
+        ["shop_took_seconds{quantile=\"0.5\",region=\"eu\"} 0.04", "shop_took_seconds_sum", "shop_took_seconds_count"]
+    {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+    assert!(!text.contains("region=\"us\""), "{text}");
+    let times: Vec<i64> = text
+        .lines()
+        .filter(|line| line.starts_with("shop_orders_total"))
+        .map(|line| line.rsplit(' ').next().expect("a time").parse().expect("milliseconds"))
+        .collect();
+    assert!(times.windows(2).all(|pair| pair[1] == pair[0] + 1_000), "{times:?}");
+    let open = of("openmetrics").stdout;
+    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE shop_took_seconds_sum unknown\n"), "{open}");
+    assert!(open.contains(&format!("shop_orders_total{{region=\"eu\"}} 3 {}\n", times[0] / 1_000)), "{open}");
+    let rows: Vec<serde_json::Value> =
+        of("ndjson").stdout.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    let depth = rows.iter().find(|row| row["name"] == "shop_depth").expect("it is there");
+    assert_eq!((&depth["points"][0][1], &depth["labels"]["region"]), (&1.5.into(), &"eu".into()));
+    let json: serde_json::Value = serde_json::from_str(&of("json").stdout).expect("one document");
+    assert_eq!(json.as_array().map(Vec::len), Some(rows.len()));
+    let csv = of("csv").stdout;
+    let columns = csv.lines().next().expect("a header").split(',').count();
+    assert!(
+        csv.lines().any(|line| line.starts_with("shop_depth,gauge,,") && line.split(',').count() == columns),
+        "{csv}"
+    );
+    assert!(of("influx").stdout.contains("shop_depth,region=eu value=1.5 "));
+    // Nothing was there an hour ago.
+    let none = export(&["--start", "-2h", "--end", "-1h"]);
+    assert_eq!((none.status.code(), none.stdout.as_str()), (Some(0), ""));
+    let file = home.path().join("out.om");
+    let done = export(&[&["--output", file.to_str().expect("text"), "--format", "openmetrics"], &meant[..]].concat());
+    assert_eq!(done.status.code(), Some(0), "{}", done.said());
+    assert!(std::fs::read_to_string(&file).expect("there").ends_with("# EOF\n"));
+    assert_eq!(export(&["--since", "1h", "--match", "sum(x)"]).status.code(), Some(2));
+}

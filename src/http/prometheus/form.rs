@@ -25,11 +25,11 @@ const LAST_TIME: &str = "292277025-08-18T07:12:54.999999999Z";
 
 /// The parameters of a request, those of a form first.
 #[derive(Debug, Default)]
-pub(super) struct Form(Pairs);
+pub(in crate::http) struct Form(Pairs);
 
 impl Form {
     /// Reads a request.
-    pub(super) async fn read(request: Request) -> Result<Form, Problem> {
+    pub(in crate::http) async fn read(request: Request) -> Result<Form, Problem> {
         let refused = |words: &str| Problem(ErrorType::BadData, words.to_owned());
         let query =
             Query::<Pairs>::try_from_uri(request.uri()).map_err(|_| refused("the query string is malformed"))?;
@@ -54,17 +54,17 @@ impl Form {
     }
 
     /// Every value of a parameter.
-    pub(super) fn all<'f>(&'f self, key: &'f str) -> impl Iterator<Item = &'f str> {
+    pub(in crate::http) fn all<'f>(&'f self, key: &'f str) -> impl Iterator<Item = &'f str> {
         self.0.iter().filter(move |(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
     /// The first value of a parameter, empty without one.
-    pub(super) fn first<'f>(&'f self, key: &'f str) -> &'f str {
+    pub(in crate::http) fn first<'f>(&'f self, key: &'f str) -> &'f str {
         self.all(key).next().unwrap_or("")
     }
 
     /// A time, where it is given.
-    pub(super) fn time(&self, key: &str) -> Result<Option<Timestamp>, Problem> {
+    pub(in crate::http) fn time(&self, key: &str) -> Result<Option<Timestamp>, Problem> {
         match self.first(key) {
             "" => Ok(None),
             _ => self.needed_time(key).map(Some),
@@ -72,7 +72,7 @@ impl Form {
     }
 
     /// A time that must be given.
-    pub(super) fn needed_time(&self, key: &str) -> Result<Timestamp, Problem> {
+    pub(in crate::http) fn needed_time(&self, key: &str) -> Result<Timestamp, Problem> {
         let text = self.first(key);
         let found = time(text);
         found.ok_or_else(|| Problem::parameter(key, format_args!("cannot parse {text:?} to a valid timestamp")))

@@ -92,3 +92,53 @@ fn the_token_guards_every_route() {
         assert!(listed.contains(&format!("\"/api/v1/{path}\"")), "{path}");
     }
 }
+
+/// The pieces of a chunked body, and whether it came to its end.
+fn chunks(answer: &Answer) -> (Vec<u8>, bool) {
+    let (mut rest, mut body) = (&answer.body[..], Vec::new());
+    while let Some(line) = rest.windows(2).position(|pair| pair == b"\r\n") {
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..line]).expect("digits"), 16).expect("a length");
+        if length == 0 {
+            return (body, true);
+        }
+        body.extend_from_slice(&rest[line + 2..line + 2 + length]);
+        rest = &rest[line + 2 + length + 2..];
+    }
+    (body, false)
+}
+
+#[test]
+fn exports_come_in_pieces_and_break_off_where_they_are_not_whole() {
+    let served = Served::start(None);
+    let answer = served.get("/api/v1/export?start=1&end=2.5&format=openmetrics&match[]=x", "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
+    assert_eq!(chunks(&answer), (b"OpenMetrics 1000000000 2500000000\n".to_vec(), true));
+    let broken = served.get("/api/v1/export?start=1&match[]=broken", "");
+    assert!(!chunks(&broken).1, "what is not whole has no end: {:?}", broken.body);
+    for path in ["", "start=soon", "start=2&end=1", "start=1&format=xml", "start=1&match[]=sum(x)", "start=1&match[]={"]
+    {
+        let refused = served.get(&format!("/api/v1/export?{path}"), "");
+        assert_eq!((refused.status, json(&refused)["errorType"].as_str()), (400, Some("bad_data")), "{path}");
+    }
+    // Two that nobody reads take all places; when they are gone there is room again.
+    let open = || {
+        let mut stream = std::net::TcpStream::connect(served.tcp).expect("connects");
+        std::io::Write::write_all(
+            &mut stream,
+            b"GET /api/v1/export?start=1&match[]=endless HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+        .expect("sent");
+        let mut first = [0; 1];
+        std::io::Read::read_exact(&mut stream, &mut first).expect("it begins");
+        stream
+    };
+    let held = [open(), open()];
+    assert_eq!(served.get("/api/v1/export?start=1&match[]=x", "").status, 503);
+    drop(held);
+    let is_free = || served.get("/api/v1/export?start=1&match[]=x", "").status == 200;
+    assert!((0..500).any(|_| is_free() || {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        false
+    }));
+}

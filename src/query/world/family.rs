@@ -3,17 +3,27 @@
 //! In: members and columns. Out: selections and rows. Owns: both, for the life of one world. Invariants: members ascend by
 //! id; a total of the past is the total less what later slices added (Q1).
 
+use super::Worlds;
 use super::column::{self, Column, Found};
 use super::declared::{ZERO, Zero};
 use super::departed::Departed;
 use super::overlay::Overlay;
-use crate::event::{Kind, Labels, Metric, SeriesId, Timestamp};
-use crate::query::data::{DataError, DistributionTotals, Need, Rows, SeriesRows, Span, Visit};
+use super::pages::{self, History, PageRows};
+use crate::event::{Kind, Labels, Metric, SeriesId, Slice, Timestamp};
+use crate::query::cover::Run;
+use crate::query::data::{DataError, DistributionSlice, DistributionTotals, Extent, Need, Rows, SeriesRows, Visit};
 use crate::query::matcher::{MatchOp, Matcher};
 use crate::view::Reset;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+/// What a family is read together with.
+pub(super) struct From<'w> {
+    pub(super) worlds: &'w Worlds,
+    pub(super) history: &'w History,
+    pub(super) overlay: &'w Overlay,
+}
 
 /// One wanted metric.
 pub(super) struct Family {
@@ -86,22 +96,73 @@ impl Family {
         live.chain(departed).collect()
     }
 
+    /// Visits series with their rows: of columns, of pages, and of what is not durable yet.
     pub(super) fn read(
         &self,
+        from: &From<'_>,
         ids: &[SeriesId],
-        span: Span,
+        extent: Extent<'_>,
         need: Need,
-        overlay: &Overlay,
         visit: &mut Visit<'_>,
     ) -> Result<(), DataError> {
+        let history = from.history;
+        let span = extent.span;
+        let runs = if need.rows { history.cover(extent.windows, extent.edges) } else { Vec::new() };
+        // What came after the span is needed as a sum only.
+        let after = [span.to.0..history.end()];
+        let later = if need.totals && span.to.0 < after[0].end { history.cover(&after, Some(&[])) } else { Vec::new() };
+        if !history.has_pages(&runs) && !history.has_pages(&later) {
+            return self.read_batch(from, ids, 0, &runs, &mut |_| None, extent, need, visit);
+        }
+        let kind = self.metric.kind;
+        let mut first = 0;
+        for batch in ids.chunks(pages::batch_len(kind, &[&runs, &later])) {
+            let mut rows = from.worlds.gather(history, kind, batch, &runs, need.cells)?.into_iter();
+            let mut sums = match later.is_empty() {
+                true => Vec::new().into_iter(),
+                // Weights are known from cells, and so are buckets.
+                false => from.worlds.gather(history, kind, batch, &later, true)?.into_iter(),
+            };
+            let mut next = |_: usize| Some((rows.next()?, sums.next()));
+            self.read_batch(from, batch, first, &runs, &mut next, extent, need, visit)?;
+            first += batch.len();
+        }
+        Ok(())
+    }
+
+    /// Visits the series of one batch, which begins at a place among all that were asked for; `paged` tells of the next one
+    /// its rows of pages, and those after the span.
+    #[expect(clippy::too_many_arguments, reason = "a question, and what of its answer is already there")]
+    fn read_batch(
+        &self,
+        from: &From<'_>,
+        ids: &[SeriesId],
+        first: usize,
+        runs: &[Run],
+        paged: &mut dyn FnMut(usize) -> Option<(PageRows, Option<PageRows>)>,
+        extent: Extent<'_>,
+        need: Need,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), DataError> {
+        let span = extent.span;
         let inside: Vec<&Column> =
             self.columns.range(span.from.0..span.to.0.max(span.from.0)).map(|(_, c)| &**c).collect();
         let after: Vec<&Column> = match need.totals {
             true => self.columns.range(span.to.0..).map(|(_, column)| &**column).collect(),
             false => Vec::new(),
         };
+        let is_fine = runs.iter().all(|run| run.resolution == 1);
+        // What was not paged yet belongs to the slot that it will be paged into.
+        let slot = |slice: Slice| {
+            if is_fine {
+                return slice;
+            }
+            let at = runs.partition_point(|run| run.to <= slice.0);
+            runs.get(at).filter(|run| run.from <= slice.0).map_or(slice, |run| Slice(run.slot(slice.0)))
+        };
         let mut rows = column::RowBuffers::default();
-        for (place, id) in ids.iter().enumerate() {
+        for (place, id) in (first..).zip(ids) {
+            let pages = paged(place);
             if let (ZERO, Some(zero)) = (*id, &self.zero) {
                 zero.read(place, self.metric.kind, visit)?;
                 continue;
@@ -116,31 +177,60 @@ impl Family {
                     Err(_) => continue,
                 },
             };
+            let (pages, sums) = pages.map_or((None, None), |(pages, sums)| (Some(pages), sums));
             let Member { labels, created, resets, last, .. } = member;
             let series = |rows| SeriesRows { labels, created: *created, resets, last: *last, rows };
             match self.metric.kind {
                 Kind::Counter => {
                     let later: i128 = after.iter().map(|column| column.counter(found)).sum();
+                    let paged: i128 = sums.iter().flat_map(|sums| &sums.increments).map(|(_, sum)| sum).sum();
                     rows.counters(&inside, found, need);
-                    let rows = Rows::Counter { total: member.total - later, increments: &rows.increments };
+                    rows.increments.iter_mut().for_each(|(slice, _)| *slice = slot(*slice));
+                    if let Some(pages) = &pages {
+                        rows.increments.extend_from_slice(&pages.increments);
+                        rows.increments.sort_by_key(|(slice, _)| *slice);
+                    }
+                    let rows = Rows::Counter { total: member.total - later - paged, increments: &rows.increments };
                     visit(place, &series(rows))?;
                 }
                 Kind::Gauge => {
-                    rows.gauges(&inside, found, overlay.row(&self.metric, *id, span));
+                    rows.gauges(&inside, found, from.overlay.row(&self.metric, *id, span));
+                    rows.gauges.iter_mut().for_each(|row| row.slice = slot(row.slice));
+                    if let Some(pages) = &pages {
+                        rows.gauges.extend_from_slice(&pages.gauges);
+                        rows.gauges.sort_by_key(|row| row.slice);
+                    }
                     visit(place, &series(Rows::Gauge(&rows.gauges)))?;
                 }
                 Kind::Distribution => {
                     let mut totals = column::TotalsBuffer::new(member.weight, member.total, buckets);
                     let bounds = self.metric.buckets.as_ref();
                     after.iter().for_each(|column| column.take_from(found, bounds, &mut totals));
+                    let later = sums.iter().flat_map(PageRows::distributions);
+                    later.for_each(|(_, row)| totals.take(&row, bounds));
                     let mut slices = column::distribution_rows(&inside, found, need);
+                    slices.iter_mut().for_each(|row| row.slice = slot(row.slice));
+                    slices.extend(
+                        pages.iter().flat_map(PageRows::distributions).map(|(slice, row)| DistributionSlice {
+                            slice,
+                            row,
+                            late: None,
+                            clamped: None,
+                        }),
+                    );
                     slices.sort_by_key(|row| row.slice);
                     let totals =
                         DistributionTotals { weight: totals.weight, sum: totals.sum, buckets: &totals.buckets };
                     visit(place, &series(Rows::Distribution { totals, rows: &slices }))?;
                 }
                 Kind::Set => {
-                    let members: Vec<_> = inside.iter().flat_map(|column| column.sets(found)).collect();
+                    let mut members: Vec<_> = inside
+                        .iter()
+                        .flat_map(|column| column.sets(found))
+                        .map(|(slice, set)| (slot(slice), set))
+                        .chain(pages.iter().flat_map(|pages| &pages.sets).map(|(slice, set)| (*slice, set)))
+                        .collect();
+                    members.sort_by_key(|(slice, _)| *slice);
                     visit(place, &series(Rows::Set(&members)))?;
                 }
             }

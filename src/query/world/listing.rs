@@ -7,6 +7,7 @@ use super::{Probe, Worlds};
 use crate::event::{Labels, Metric};
 use crate::query::buckets;
 use crate::query::plan::Selector;
+use crate::query::points;
 use crate::query::select::{Part, targets};
 use std::collections::BTreeSet;
 
@@ -60,6 +61,11 @@ impl Worlds {
             }),
         }
         values
+    }
+
+    /// The names that selectors mean, whether they have series or not.
+    pub fn names(&self, selectors: &[Selector]) -> Vec<points::Name> {
+        points::names(&Probe::new(&self.view, &self.declared()), selectors)
     }
 
     /// Every metric that has series, or one that counts 0.

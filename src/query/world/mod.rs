@@ -3,7 +3,8 @@
 //! In: the view, a reader of the store, and which metrics and slices somebody will ask for. Out: [`World`], one commit
 //! that any number of expressions may be evaluated over. Owns: decoded columns of recent slices, shared by all worlds
 //! until a commit touches their slice or an old series returns to their metric; answers of selections until a series
-//! comes or goes. Invariants: what a world tells does not change while it lives; a snapshot of the store is held for
+//! comes or goes. Older history stays in the file until an evaluation reads it (`pages`). Invariants: what a world tells
+//! does not change while it lives: where the file has moved on, it tells nothing more; a snapshot of the store is held for
 //! copying and never for decoding, but once for each metric that a series has left since its past was asked for; columns
 //! are bounded by [`COLUMN_BYTES_MAX`] and the least recently used go first.
 
@@ -14,6 +15,7 @@ mod family;
 mod listing;
 mod matching;
 mod overlay;
+mod pages;
 mod probe;
 
 use super::cover::Zones;
@@ -31,9 +33,10 @@ use crate::view::read::{Totals, TotalsRow};
 use column::{Column, Decoding};
 use declared::{Declared, ZERO};
 use departed::DepartedOf;
-use family::{Family, Member};
+use family::{Family, From, Member};
 pub use matching::Meant;
 use overlay::Overlay;
+use pages::{History, PageCache};
 use probe::Probe;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -60,6 +63,7 @@ pub struct Worlds {
     declared: Mutex<Arc<Declared>>,
     departed: Mutex<HashMap<u32, DepartedOf>>,
     cache: Mutex<Cache>,
+    pages: Mutex<PageCache>,
 }
 
 #[derive(Default)]
@@ -122,7 +126,7 @@ pub struct World<'w> {
     declared: Arc<Declared>,
     families: HashMap<u32, Family>,
     overlay: Overlay,
-    zones: Zones,
+    history: History,
 }
 
 impl Worlds {
@@ -133,7 +137,8 @@ impl Worlds {
 
     /// Worlds of a pipeline.
     pub fn new(view: View, reader: StoreReader) -> Worlds {
-        Worlds { view, reader, declared: Mutex::default(), departed: Mutex::default(), cache: Mutex::default() }
+        let (declared, departed) = (Mutex::default(), Mutex::default());
+        Worlds { view, reader, declared, departed, cache: Mutex::default(), pages: Mutex::default() }
     }
 
     /// Takes over which metrics are declared, at the start and with every reload: those without labels of their own count 0
@@ -182,17 +187,24 @@ impl Worlds {
         self.world(&wants, declared, true)
     }
 
-    /// The newest commit with every series of these selectors that was there since `from`, and none of their slices.
+    /// The newest commit with every series of these selectors that was there since `from`, and with its slices since then
+    /// or without any.
     ///
     /// # Errors
     /// As [`world_for`](Self::world_for).
-    pub fn world_of(&self, selectors: &[Selector], from: Timestamp) -> Result<World<'_>, DataError> {
+    pub fn world_of(&self, selectors: &[Selector], from: Timestamp, has_slices: bool) -> Result<World<'_>, DataError> {
         let declared = self.declared();
         let probe = Probe::new(&self.view, &declared);
         let from = self.view.slice_width().slice_of(Timestamp(from.0.max(0)));
-        let wants: Vec<Want> =
-            series::metrics(&probe, selectors).into_iter().map(|metric| Want { metric, from }).collect();
-        self.world(&wants, declared, false)
+        let metrics = series::metrics(&probe, selectors).into_iter();
+        let wants: Vec<Want> = metrics
+            .map(|metric| {
+                // What a window shows at the first time lies before it.
+                let from = Slice(from.0.saturating_sub(metric.window_slices.saturating_add(1)));
+                Want { metric, from }
+            })
+            .collect();
+        self.world(&wants, declared, has_slices)
     }
 
     /// Slices of a range that hold anything, with the newest commit that touched each.
@@ -220,8 +232,14 @@ impl Worlds {
                 if snapshot.last_commit() != commit {
                     return Ok(Err(snapshot.last_commit()));
                 }
+                let from = spans.values().map(|(_, from)| *from).min().unwrap_or(Slice(u32::MAX));
+                // Where only coarser slots are held, times are floored to theirs, further back than was asked.
+                let (history, from) = History::read(snapshot, from)?;
+                let back = |(metric, from): &(Arc<Metric>, Slice)| {
+                    (Arc::clone(metric), Slice(history.zones.reach_back(from.0)))
+                };
+                let spans: BTreeMap<_, _> = spans.iter().map(|(number, want)| (*number, back(want))).collect();
                 self.add_departed(snapshot, &mut families, &spans)?;
-                let from = spans.values().map(|(_, from)| *from).min().unwrap_or(Slice(0));
                 let (mut copied, mut bytes) = (Vec::new(), 0);
                 let rows = if has_slices { snapshot.slices(from..Slice(u32::MAX))? } else { Vec::new() };
                 for row in rows {
@@ -241,14 +259,14 @@ impl Worlds {
                         self.decode(&mut families, std::mem::take(&mut copied))?;
                     }
                 }
-                Ok(Ok(copied))
+                Ok(Ok((copied, history)))
             });
             match outcome.map_err(failed)? {
-                Ok(copied) => {
+                Ok((copied, history)) => {
                     self.decode(&mut families, copied).map_err(failed)?;
                     self.cache().trim();
-                    let (overlay, zones) = (Overlay::default(), Zones::default());
-                    return Ok(World { worlds: self, commit, declared, families, overlay, zones });
+                    let overlay = Overlay::default();
+                    return Ok(World { worlds: self, commit, declared, families, overlay, history });
                 }
                 Err(newer) => {
                     self.view.wait_for(newer, FOLD_WAIT);
@@ -447,7 +465,7 @@ impl Data for World<'_> {
     }
 
     fn zones(&self) -> &Zones {
-        &self.zones
+        &self.history.zones
     }
 
     fn metric(&self, name: &str) -> Option<Arc<Metric>> {
@@ -501,7 +519,8 @@ impl Data for World<'_> {
         visit: &mut Visit<'_>,
     ) -> Result<(), DataError> {
         if let Some(family) = self.families.get(&metric.id.0) {
-            family.read(ids, extent.span, need, &self.overlay, visit)?;
+            let from = From { worlds: self.worlds, history: &self.history, overlay: &self.overlay };
+            family.read(&from, ids, extent, need, visit)?;
         }
         self.overlay.read_fresh(metric, ids, extent.span, visit)
     }

@@ -8,6 +8,7 @@ mod export;
 mod failing;
 mod gaps;
 mod handles;
+mod history;
 mod quantiles;
 mod queries;
 mod recorded;

@@ -2,7 +2,7 @@
 //! ticks, restarts and late samples; and recorded expressions see one commit.
 
 use super::failing::{commit, live, say};
-use super::world::{SECOND, START, Setup, World};
+use super::world::{Process, SECOND, START, Setup, World};
 use crate::event::{Labels, SeriesId, Timestamp};
 use crate::query::memory::Memory;
 use crate::query::world::{Asked, Worlds};
@@ -10,7 +10,7 @@ use crate::query::{Expression, Value, evaluate};
 use crate::store::tests::script::{Rng, SLICE_NANOS};
 use std::collections::BTreeMap;
 
-const EXPRESSIONS: [&str; 22] = [
+pub(super) const EXPRESSIONS: [&str; 22] = [
     "resets(hits_total[1m])",
     "idelta(took_seconds_count[1m])",
     "hits_total",
@@ -35,8 +35,11 @@ const EXPRESSIONS: [&str; 22] = [
     "sum({__name__=~\"hits.*\"}) + count(temp)",
 ];
 
+/// Metric, label, value and time of what was said.
+pub(super) type Line = (String, String, f64, Timestamp);
+
 /// One line and what it does to the naive world.
-fn apply(memory: &mut Memory, ids: &BTreeMap<(String, String), SeriesId>, line: &(String, String, f64, Timestamp)) {
+fn apply(memory: &mut Memory, ids: &BTreeMap<(String, String), SeriesId>, line: &Line) {
     let (name, label, value, time) = line;
     if let Some(name) = name.strip_prefix("reset ") {
         let id = ids[&(name.to_owned(), label.clone())];
@@ -122,6 +125,24 @@ fn run(seed: u64) {
     }
     world.settle(&mut rng);
     let process = world.process();
+    let memory = naive(process, &lines);
+    let worlds = Worlds::new(process.view.clone(), process.actor.store().ledger().reader());
+    let last = process.view.last_commit_time().0 / SLICE_NANOS;
+    let first = START / SLICE_NANOS;
+    for text in EXPRESSIONS {
+        let expression = Expression::parse(text).expect(text);
+        for edge in (first..=last).rev().step_by(3) {
+            let at = Timestamp(edge * SLICE_NANOS);
+            let asked = [Asked { expression: &expression, start: at, end: at }];
+            let found = evaluate(&expression, &worlds.world_for(&asked).expect("reads"), at).expect(text);
+            let expected = evaluate(&expression, &memory, at).expect(text);
+            assert_eq!(shown(found), shown(expected), "seed {seed}, {text} at edge {edge}");
+        }
+    }
+}
+
+/// The naive world of the live series of a process, after everything that was said.
+pub(super) fn naive(process: &Process, lines: &[Line]) -> Memory {
     let mut memory = Memory::new(SLICE_NANOS / SECOND);
     let mut ids = BTreeMap::new();
     for name in ["hits_total", "temp", "took_seconds", "members"] {
@@ -143,23 +164,11 @@ fn run(seed: u64) {
         }
     }
     lines.iter().for_each(|line| apply(&mut memory, &ids, line));
-    let worlds = Worlds::new(process.view.clone(), process.actor.store().ledger().reader());
-    let last = process.view.last_commit_time().0 / SLICE_NANOS;
-    let first = START / SLICE_NANOS;
-    for text in EXPRESSIONS {
-        let expression = Expression::parse(text).expect(text);
-        for edge in (first..=last).rev().step_by(3) {
-            let at = Timestamp(edge * SLICE_NANOS);
-            let asked = [Asked { expression: &expression, start: at, end: at }];
-            let found = evaluate(&expression, &worlds.world_for(&asked).expect("reads"), at).expect(text);
-            let expected = evaluate(&expression, &memory, at).expect(text);
-            assert_eq!(shown(found), shown(expected), "seed {seed}, {text} at edge {edge}");
-        }
-    }
+    memory
 }
 
 /// Without what only one world can know.
-fn shown(value: Value) -> Vec<String> {
+pub(super) fn shown(value: Value) -> Vec<String> {
     match value {
         Value::Vector(samples) => {
             samples.iter().map(|s| format!("{:?}{:?} {:?} {:?}", s.name, s.labels, s.value, s.histogram)).collect()
@@ -174,7 +183,7 @@ fn q1_queries_over_the_pipeline_equal_the_naive_world() {
 }
 
 /// The answer to `text` at an edge.
-fn answer(worlds: &Worlds, text: &str, edge: i64) -> Vec<String> {
+pub(super) fn answer(worlds: &Worlds, text: &str, edge: i64) -> Vec<String> {
     let expression = Expression::parse(text).expect(text);
     let at = Timestamp(edge * SLICE_NANOS);
     let asked = [Asked { expression: &expression, start: at, end: at }];
