@@ -403,6 +403,26 @@ impl Served {
 }
 
 #[test]
+fn the_store_is_told_checked_and_copied() {
+    let served = Served::start(Some("secret"));
+    assert_eq!(served.get("/api/v1/store", "").status, 401);
+    let key = "Authorization: Bearer secret\r\n";
+    let stats = served.get("/api/v1/store", key);
+    assert_eq!((stats.status, stats.header("retry-after").is_some()), (503, true), "{}", stats.text());
+    let check = served.post("/api/v1/store/check", key, b"");
+    assert_eq!(check.status, 500);
+    assert!(check.text().contains("wrong checksum"), "{}", check.text());
+    let copy = served.post("/api/v1/store/backup", key, b"");
+    assert_eq!((copy.status, copy.header("content-length")), (200, Some("600000")));
+    assert!(copy.body.len() == 600_000 && copy.body.iter().all(|byte| *byte == 7));
+    let foreign = format!("{key}Origin: http://elsewhere.example\r\n");
+    for path in ["/api/v1/store/check", "/api/v1/store/backup"] {
+        assert_eq!(served.post(path, &foreign, b"").status, 403, "{path}");
+        assert_eq!(served.get(path, key).status, 405, "{path}");
+    }
+}
+
+#[test]
 fn r3_resets_over_http_need_their_own_token() {
     let path = "/api/v1/reset?match=a";
     let admin = "Authorization: Bearer chief\r\n";
