@@ -12,13 +12,12 @@
 mod common;
 
 use common::world::{SLICE_NANOS, START, World};
-use common::{Figures, Options, Random, Server, generate, is_quick, method, pairs, verdict};
+use common::{Figures, Options, Random, Server, count_instructions, generate, is_quick, method, pairs, verdict};
 use hydrograph::delta::Combiner;
 use hydrograph::event::{SourceIndex, Timestamp};
 use hydrograph::shard::{Decoder, Origin};
 use hydrograph::sink::scrape::{LiveValues, Scrape, ScrapeFormat, ScrapePlan, ScrapeRequest};
 use hydrograph::store::Fold;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const CORPUS: &str = "HYDROGRAPH_BENCH_CORPUS";
@@ -85,29 +84,10 @@ fn corpus(mode: &str) {
     }
 }
 
-/// Instructions inside a function of the corpus run.
-fn count(mode: &str) -> Option<f64> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let out = directory.path().join("callgrind.out");
-    let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*ingest_corpus*"])
-        .arg(format!("--callgrind-out-file={}", out.display()))
-        .arg(std::env::current_exe().expect("this program"))
-        .env(CORPUS, mode)
-        .stderr(Stdio::null())
-        .status()
-        .ok()?;
-    if !status.success() {
-        return None;
-    }
-    let text = std::fs::read_to_string(out).ok()?;
-    let totals = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
-    totals.split_ascii_whitespace().next()?.parse::<f64>().ok()
-}
-
 fn instructions() {
     let lines = (ROUNDS as u64 * SERIES) as f64;
-    let [plain, single, scraped] = ["plain-30", "plain-1", "scraped-30"].map(count);
+    let [plain, single, scraped] =
+        ["plain-30", "plain-1", "scraped-30"].map(|mode| count_instructions(CORPUS, mode, "*ingest_corpus*"));
     let (Some(plain), Some(single), Some(scraped)) = (plain, single, scraped) else {
         println!("SKIPPED: instructions a line need valgrind with its tool callgrind");
         return;
@@ -120,7 +100,7 @@ fn instructions() {
 }
 
 fn cpu_pairs() {
-    let of_window = |window| Server::start(&Options { slice: "1s", window, is_pinned: true, queue: None, tail: "" });
+    let of_window = |window| Server::start(&Options { slice: "1s", window, ..Options::default() });
     let (single, long) = (of_window("1s"), of_window("30s"));
     let mut sent = [0u64; 2];
     let lines = if is_quick() { "6000000" } else { "20000000" };
