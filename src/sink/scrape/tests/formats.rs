@@ -263,7 +263,7 @@ fn r2_a_family_whose_buckets_are_estimates_says_so_in_its_help() {
         assert!(!shown(format).contains(mark), "nothing is estimated yet");
     }
     let metric = edit(2, "took_seconds", Kind::Distribution, |m| {
-        (m.unit, m.scale) = (Unit::Seconds, Scale::NANO);
+        (m.unit, m.scale, m.help) = (Unit::Seconds, Scale::NANO, "Took".into());
         m.expose = Expose { summary: true, histogram: true };
         m.buckets = Some(Arc::new(Buckets { first: 2, bounds: [0.0601].into(), units: [60_100_000].into() }));
     });
@@ -272,5 +272,5 @@ fn r2_a_family_whose_buckets_are_estimates_says_so_in_its_help() {
         let body = shown(format);
         assert_eq!(body.matches(mark).count(), 1, "of the histogram and not of the summary beside it:\n{body}");
     }
-    assert!(shown(ScrapeFormat::Text).contains(&format!("# HELP took_seconds took_seconds {mark}\n")));
+    assert!(shown(ScrapeFormat::Text).contains(&format!("# HELP took_seconds Took {mark}\n")));
 }
