@@ -4,9 +4,9 @@
 //! Expected floor: the bare receive loop beside each figure (10 to 20 ns a line of an 8 KiB datagram), parsing 17,
 //! hashing and finding 15, recording 5 to 20. Targets: timings 75 / 115 / 160 ns at 1,000 / 100,000 / 1,000,000
 //! series, counters 60 / 65 / 95; 9 M lines/s; 120 ns above the bare loop for a line a datagram.
-//! Last answer (7 pairs, 2 shared EPYC cores): timings 65 [59, 68] / 86 [82, 100] / 175 [156, 211] ns (the last missed: 100
+//! Last answer (7 pairs, 2 shared EPYC cores): timings 56 [55, 62] / 86 [78, 101] / 167 [158, 176] ns (the last missed: 87
 //! of them are the shard's, which waits for three lines of memory, the rest the store's work for each series of a tick),
-//! counters 51 [50, 51] / 63 [61, 73] / 95 [87, 102]; the bare loop 15 to 18; 15.5 M lines/s; 104 to 176 ns above the bare
+//! counters 55 [48, 57] / 59 [58, 63] / 87 [82, 89]; the bare loop 15 to 21; 18 M lines/s; 110 [65, 137] ns above the bare
 //! loop; the paced client lost none of 40 M lines (with the kernel's default send buffer it lost 4 %: that holds 13
 //! datagrams, whatever the queue).
 //!

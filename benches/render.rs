@@ -3,7 +3,7 @@
 //! Expected floor: a counter is a copied prefix and its digits (11 ns), a summary six lines and four quantiles of a merged
 //! sketch (1 to 3 µs). Targets: 100,000 counters 3 ms; 100,000 timing series as summaries with a full window 500 ms, and
 //! 50 ms again within one commit.
-//! Last answer (5 pairs, the same machine): 1.1 ms; 67 ms, and within a commit the body is shared (under 0.01 ms).
+//! Last answer (7 pairs, the same machine): 1.1 ms; 63 ms, and within a commit the body is shared (under 0.01 ms).
 //!
 //! Method: the scrape endpoint's body without HTTP; thread CPU time, wall time beside it. The view is folded from ticks
 //! of 30 slices with 10 samples a series and slice. A commit between two renders makes every value new.

@@ -2,8 +2,8 @@
 //!
 //! Expected floor: nothing but the store's work for it, because a decoder touches neither window nor view: 1.00.
 //! Targets: instructions a line 1.05 times, CPU of the whole process 1.10 times at the upper end of its interval.
-//! Last answer (3 pairs, the same machine): instructions 1.000 and 1.000 times; CPU 0.985 [0.967, 1.068] times while scraped,
-//! 0.966 [0.837, 0.998] times with 30 slices.
+//! Last answer (7 pairs, the same machine): instructions 1.000 and 1.000 times; CPU 1.009 [0.897, 1.082] times while scraped,
+//! 0.986 [0.836, 1.125] times with 30 slices.
 //!
 //! Method: instructions of the decoder by callgrind over a fixed corpus, with ticks, folds and renders between, which are not
 //! counted (and counted beside). CPU pairs: the same load to two servers in turn, timings at 1,000 series until
@@ -12,13 +12,12 @@
 mod common;
 
 use common::world::{SLICE_NANOS, START, World};
-use common::{Figures, Options, Random, Server, generate, is_quick, method, pairs, verdict};
+use common::{Figures, Options, Random, Server, count_instructions, generate, is_quick, method, pairs, verdict};
 use hydrograph::delta::Combiner;
 use hydrograph::event::{SourceIndex, Timestamp};
 use hydrograph::shard::{Decoder, Origin};
 use hydrograph::sink::scrape::{LiveValues, Scrape, ScrapeFormat, ScrapePlan, ScrapeRequest};
 use hydrograph::store::Fold;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const CORPUS: &str = "HYDROGRAPH_BENCH_CORPUS";
@@ -85,29 +84,10 @@ fn corpus(mode: &str) {
     }
 }
 
-/// Instructions inside a function of the corpus run.
-fn count(mode: &str) -> Option<f64> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let out = directory.path().join("callgrind.out");
-    let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*ingest_corpus*"])
-        .arg(format!("--callgrind-out-file={}", out.display()))
-        .arg(std::env::current_exe().expect("this program"))
-        .env(CORPUS, mode)
-        .stderr(Stdio::null())
-        .status()
-        .ok()?;
-    if !status.success() {
-        return None;
-    }
-    let text = std::fs::read_to_string(out).ok()?;
-    let totals = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
-    totals.split_ascii_whitespace().next()?.parse::<f64>().ok()
-}
-
 fn instructions() {
     let lines = (ROUNDS as u64 * SERIES) as f64;
-    let [plain, single, scraped] = ["plain-30", "plain-1", "scraped-30"].map(count);
+    let [plain, single, scraped] =
+        ["plain-30", "plain-1", "scraped-30"].map(|mode| count_instructions(CORPUS, mode, "*ingest_corpus*"));
     let (Some(plain), Some(single), Some(scraped)) = (plain, single, scraped) else {
         println!("SKIPPED: instructions a line need valgrind with its tool callgrind");
         return;
@@ -120,7 +100,7 @@ fn instructions() {
 }
 
 fn cpu_pairs() {
-    let of_window = |window| Server::start(&Options { slice: "1s", window, is_pinned: true, queue: None, tail: "" });
+    let of_window = |window| Server::start(&Options { slice: "1s", window, ..Options::default() });
     let (single, long) = (of_window("1s"), of_window("30s"));
     let mut sent = [0u64; 2];
     let lines = if is_quick() { "6000000" } else { "20000000" };

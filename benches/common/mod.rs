@@ -202,13 +202,15 @@ pub(crate) struct Options {
     pub(crate) queue: Option<u32>,
     /// On core 0 alone, so that the generator has the other.
     pub(crate) is_pinned: bool,
+    /// Shipped pipeline files that it includes, by name.
+    pub(crate) include: &'static [&'static str],
     /// Further tables of the pipeline file.
     pub(crate) tail: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { slice: "10s", window: "5m", queue: None, is_pinned: true, tail: "" }
+        Options { slice: "10s", window: "5m", queue: None, is_pinned: true, include: &[], tail: "" }
     }
 }
 
@@ -226,6 +228,26 @@ pub(crate) fn pinned(core: u32, program: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string(), program]);
     command
+}
+
+/// Instructions inside the functions that match, in a run of this program with a variable set; `None` without valgrind.
+pub(crate) fn count_instructions(variable: &str, value: &str, inside: &str) -> Option<f64> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("callgrind.out");
+    let status = Command::new("valgrind")
+        .args(["--tool=callgrind", "--collect-atstart=no", &format!("--toggle-collect={inside}")])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(std::env::current_exe().expect("this program"))
+        .env(variable, value)
+        .stderr(Stdio::null())
+        .status()
+        .ok()?;
+    if !status.success() {
+        return None;
+    }
+    let text = std::fs::read_to_string(out).ok()?;
+    let totals = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
+    totals.split_ascii_whitespace().next()?.parse::<f64>().ok()
 }
 
 /// `hydrograph run` in a process of its own.
@@ -343,8 +365,11 @@ impl Drop for Server {
 /// Cells for a million windows at two digits: with the default 50 M they would fall to one digit, and be less work.
 fn pipeline_text(directory: &Path, options: &Options) -> String {
     let at = |name: &str| directory.join(name).display().to_string();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    let include: Vec<String> =
+        options.include.iter().map(|name| shipped.join(name).with_extension("toml").display().to_string()).collect();
     format!(
-        "name = \"bench\"\nslice = \"{}\"\nwindow = \"{}\"\n\
+        "name = \"bench\"\ninclude = {include:?}\nslice = \"{}\"\nwindow = \"{}\"\n\
          [limits]\nseries = 2_000_000\nseries_per_metric = 2_000_000\ncells = 500_000_000\nmemory = \"64GiB\"\n\
          [store]\npath = \"{}\"\n[http]\nlisten = [\"unixstream:{}\"]\n\
          [sources.bench]\ntype = \"socket\"\nlisten = [\"unixgram:{}\", \"unixstream:{}\"]\n\

@@ -29,8 +29,6 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(window_slices: u32) -> World {
-        let limits = TableLimits { series: 4_000_000, series_per_metric: 4_000_000 };
-        let table = Arc::new(SeriesTable::new(limits, Labels::empty()));
         let undeclared = Undeclared {
             expose: Expose { summary: true, histogram: false },
             quantiles: Arc::new([0.5, 0.9, 0.95, 0.99]),
@@ -49,6 +47,12 @@ impl World {
             declared: vec![],
             metrics_max: 1000,
         };
+        World::of(config)
+    }
+
+    pub(crate) fn of(config: RulesConfig) -> World {
+        let limits = TableLimits { series: 4_000_000, series_per_metric: 4_000_000 };
+        let table = Arc::new(SeriesTable::new(limits, Labels::empty()));
         let rules = Arc::new(Rules::new(config).expect("valid rules"));
         let slice = SliceWidth::from_nanos(SLICE_NANOS).expect("ten seconds");
         let (mut fold, view) = view(Arc::clone(&table), slice, usize::MAX);

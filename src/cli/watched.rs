@@ -8,7 +8,7 @@ use super::check;
 use crate::pipeline::config::PipelineFile;
 use crate::pipeline::diagnostic::Diagnostics;
 use crate::pipeline::paths::Environment;
-use crate::pipeline::plan::{Plan, SourceKind};
+use crate::pipeline::plan::{Plan, SourceKind, Token};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The files given, those they include, and mapping files.
+/// The files given, those they include, mapping files and files of tokens.
 #[derive(Default)]
 pub(super) struct ReadFiles {
     /// False before the first plan was read.
@@ -48,6 +48,10 @@ impl ReadFiles {
                     _ => None,
                 });
                 seen.extend(mappings);
+                seen.extend([&plan.http.token, &plan.http.admin_token].into_iter().filter_map(|token| match token {
+                    Some(Token::File(path)) => Some(path.clone()),
+                    Some(Token::Value(_)) | None => None,
+                }));
                 state.1 = seen;
             }
             Err(_) => state.1.append(&mut seen),
@@ -80,12 +84,14 @@ mod tests {
             std::fs::write(&path, text).expect("writable");
             path
         };
-        let main = "include = [\"sub/more.conf\"]\n[sources.a]\ntype = \"socket\"\nlisten = [\"udp:127.0.0.1:1\"]\nmapping_file = \"maps/m.mapping\"\n";
+        let main = "include = [\"sub/more.conf\"]\n[sources.a]\ntype = \"socket\"\nlisten = [\"udp:127.0.0.1:1\"]\nmapping_file = \"maps/m.mapping\"\n\
+                    [http]\ntoken_file = \"token\"\n";
         let metric = |name: &str| format!("[metrics.{name}]\ntype = \"counter\"\nhelp = \"x\"\n");
         let path = write("shop.conf", main);
         write("sub/more.conf", &format!("include = [\"deep/last.conf\"]\n{}", metric("a")));
         write("sub/deep/last.conf", &metric("b"));
         write("maps/m.mapping", "mappings: []\n");
+        write("token", "one");
         write("other.toml", "");
         let (files, environment) = (ReadFiles::default(), Environment::fixed([], 1000, |_| false));
         let load = || files.load(std::slice::from_ref(&path), &environment).map(|plan| plan.metrics.len());
@@ -99,6 +105,7 @@ mod tests {
             ("sub/deep/last.conf", metric("bbb")),
             ("sub/more.conf", format!("include = [\"deep/last.conf\"]\n{}", metric("aaa"))),
             ("maps/m.mapping", "mappings: []\n\n".into()),
+            ("token", "three".into()),
             ("shop.conf", format!("{main}\n")),
         ] {
             assert!(changes(name, &text), "{name}");

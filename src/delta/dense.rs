@@ -44,11 +44,13 @@ impl DistributionRecord {
 pub(super) struct HotPool {
     blocks: Vec<Box<[Block; BLOCKS]>>,
     used: u32,
+    /// As in [`ChunkPool`].
+    recent: usize,
 }
 
 impl HotPool {
     pub(super) fn new() -> HotPool {
-        HotPool { blocks: Vec::new(), used: 0 }
+        HotPool { blocks: Vec::new(), used: 0, recent: 0 }
     }
 
     #[inline(always)]
@@ -160,9 +162,10 @@ impl HotPool {
         }
     }
 
-    /// Forgets all blocks at once and keeps the memory, but not more than twice of what was used.
+    /// Forgets all blocks at once and keeps the memory, but not more than twice of what was used lately.
     pub(super) fn reset(&mut self) {
-        self.blocks.truncate((self.used as usize * 2).div_ceil(BLOCKS));
+        self.recent = (self.used as usize * 2).div_ceil(BLOCKS).max(self.recent - self.recent.div_ceil(16));
+        self.blocks.truncate(self.recent);
         self.used = 0;
     }
 

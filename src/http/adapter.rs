@@ -285,6 +285,14 @@ impl Backend for Front {
             let reason = format!("{} more met a limit of series", overflows.others);
             component("metrics".into(), ComponentState::Degraded, reason);
         }
+        if let Some(full) = self.pipeline.names_full() {
+            let reason = format!(
+                "{} names, the most there may be, so a new one is refused; {} of them begin with `{}`: what varies belongs \
+                 into a tag",
+                full.names, full.with_prefix, full.prefix
+            );
+            component("names".into(), ComponentState::Degraded, reason);
+        }
         if let Some(failure) = self.pipeline.failure() {
             component("actor".into(), ComponentState::Down, failure);
         }

@@ -31,6 +31,7 @@ use crate::event::{Expose, Group, Kind, Labels, Metric, MetricId, RejectReason, 
 use hashbrown::HashMap;
 use registry::Registry;
 use scale::{default_buckets, input_exponent};
+use std::cmp::Reverse;
 use std::sync::{Arc, PoisonError, RwLock};
 use typed::{StatsdMatch, Typed};
 
@@ -87,6 +88,17 @@ pub struct Resolved {
     pub shift: i8,
     /// Tags that a declared metric does not name and that were left out.
     pub labels_dropped: u16,
+}
+
+/// There are as many metrics as there may be: a new name is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamesFull {
+    /// How many there are.
+    pub names: usize,
+    /// What most of them begin with, up to and with the first `_`; the least of several.
+    pub prefix: String,
+    /// How many do.
+    pub with_prefix: usize,
 }
 
 /// The compiled rules. Shared by all decoders; cheap to ask from any thread.
@@ -432,7 +444,7 @@ impl Rules {
 
     /// All metrics, in order of their numbers: `MetricId(n)` stands at place n.
     pub fn metrics(&self) -> Vec<Arc<Metric>> {
-        self.read().all()
+        self.read().all().cloned().collect()
     }
 
     /// The metric of a number.
@@ -466,6 +478,22 @@ impl Rules {
     /// The declared metrics: in the order of the pipeline file, until a reload adds one.
     pub fn declared(&self) -> Vec<Arc<Metric>> {
         self.read().declared()
+    }
+
+    /// What fills the limit of names when it is full; passes over all names then.
+    pub fn names_full(&self) -> Option<NamesFull> {
+        let registry = self.read();
+        let names = registry.len();
+        if names < self.metrics_max {
+            return None;
+        }
+        let mut counts: HashMap<&str, usize, foldhash::fast::RandomState> = HashMap::default();
+        for metric in registry.all().filter(|metric| !metric.name.starts_with(TELEMETRY_PREFIX)) {
+            let end = metric.name.find('_').map_or(metric.name.len(), |at| at + 1);
+            *counts.entry(&metric.name[..end]).or_default() += 1;
+        }
+        let (prefix, with_prefix) = counts.into_iter().max_by_key(|(prefix, count)| (*count, Reverse(*prefix)))?;
+        Some(NamesFull { names, prefix: prefix.to_owned(), with_prefix })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Registry> {

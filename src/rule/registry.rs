@@ -62,8 +62,8 @@ impl Registry {
     }
 
     /// The metrics in order of their numbers.
-    pub(super) fn all(&self) -> Vec<Arc<Metric>> {
-        self.metrics.iter().map(|entry| entry.metric.clone()).collect()
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Metric>> {
+        self.metrics.iter().map(|entry| &entry.metric)
     }
 
     /// How many there are, without what clients say of themselves.

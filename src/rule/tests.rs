@@ -294,13 +294,15 @@ fn own_metrics_take_a_declaration_if_there_is_one() {
 }
 
 #[test]
-fn a_flood_of_names_is_refused() {
+fn a_flood_of_names_is_refused_and_named() {
     let r = rules(|c| c.metrics_max = 3);
-    for n in 0..3 {
-        check(&r, &format!("m{n}|g"), &format!("m{n}{{}} 6"));
+    for name in ["up", "req_1", "req_2"] {
+        assert_eq!(r.names_full(), None);
+        check(&r, &format!("{name}|g"), &format!("{name}{{}} 6"));
     }
     check(&r, "m3|g", "too_many_metrics");
-    check(&r, "m2|g|a:b", "m2{a=b} 6");
+    check(&r, "req_2|g|a:b", "req_2{a=b} 6");
+    assert_eq!(r.names_full(), Some(NamesFull { names: 3, prefix: "req_".into(), with_prefix: 2 }));
     assert!(r.metric(&MetricSpec::new("hydrograph_up", Kind::Gauge, "up", "internal")).is_ok());
 }
 

@@ -133,6 +133,7 @@ impl ViewFold {
                         changed.insert(block as u32);
                         if state.totals.has_estimates() {
                             *estimated.entry(state.identity.metric).or_default() += 1;
+                            self.shared.has_estimates.store(true, Ordering::Relaxed);
                         }
                     }
                     if let Some(resets) = chunk.resets.get_mut(&state.identity.offset) {
@@ -212,6 +213,7 @@ impl ViewFold {
                 let restored = totals::restore(&mut chunk, rows, &self.rules);
                 let grown = restored.expect("a series returns as the kind it was");
                 self.restored_bytes.fetch_add(grown, Ordering::Relaxed);
+                self.shared.note_estimates(&chunk);
                 departed.remove(block, offset);
                 // It is shown from now on: no better estimate may take anything back.
                 chunk.unsettled.remove(&offset);
@@ -300,6 +302,16 @@ impl ViewFold {
     }
 }
 
+impl Shared {
+    /// Looks whether what came back from the file holds estimates (R2).
+    fn note_estimates(&self, chunk: &Chunk) {
+        let has_any = chunk.distributions.iter().any(|state| state.totals.has_estimates());
+        if has_any && !self.has_estimates.swap(true, Ordering::Relaxed) {
+            tracing::warn!("buckets of histograms hold estimates of samples from before they were declared");
+        }
+    }
+}
+
 /// The lock of a chunk. Rows are applied one field at a time, so a panic under it can leave a series
 /// half-way; the process stops on a panic of the store's thread anyway, and readers may look meanwhile.
 pub(super) fn lock(chunk: &Mutex<Chunk>) -> MutexGuard<'_, Chunk> {
@@ -324,8 +336,10 @@ impl Fold for ViewFold {
         }
         self.as_of[at] = self.as_of[at].max(block.as_of);
         if let Some(Some(chunk)) = self.chunks.get(at) {
-            let grown = totals::restore(&mut lock(chunk), &stored, &self.rules)?;
+            let mut chunk = lock(chunk);
+            let grown = totals::restore(&mut chunk, &stored, &self.rules)?;
             self.restored_bytes.fetch_add(grown, Ordering::Relaxed);
+            self.shared.note_estimates(&chunk);
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ use crate::event::{CommitId, Kind, Labels, Metric, MetricId, SeriesId, SliceWidt
 use crate::store::SeriesRow;
 use chunk::{CHUNK_LEN, Chunk};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     folding: AtomicU64,
     cell_bytes: AtomicU64,
     coarsened: AtomicU64,
+    /// True once any series held estimated buckets (R2): only then is it worth looking for them.
+    has_estimates: AtomicBool,
 }
 
 /// An empty view of the series of `table`: the end that folds, and the end that reads.
@@ -101,6 +103,7 @@ pub fn view(table: Arc<SeriesTable>, width: SliceWidth, cells_max: usize) -> (Vi
         folding: AtomicU64::new(0),
         cell_bytes: AtomicU64::new(0),
         coarsened: AtomicU64::new(0),
+        has_estimates: AtomicBool::new(false),
     });
     let view = View { shared: Arc::clone(&shared) };
     (ViewFold::new(shared, cells_max), view)

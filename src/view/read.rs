@@ -327,6 +327,21 @@ impl View {
         });
     }
 
+    /// True when buckets of one of these distributions hold estimates (R2). Costs nothing while none ever did.
+    pub fn has_estimates(&self, ids: &[SeriesId]) -> bool {
+        if !self.shared.has_estimates.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut found = false;
+        self.visit(ids, |place| {
+            found |= place.is_some_and(|(chunk, offset)| {
+                let at = chunk.index(Kind::Distribution, offset);
+                at.is_some_and(|at| chunk.distributions[at].totals.has_estimates())
+            });
+        });
+        found
+    }
+
     /// Calls `visit` with the histograms in the order asked, `None` for a series that has left. `bounds` is how many the
     /// metric declares. Runs under the lock of a chunk, so that all of one is of one commit.
     pub fn read_histograms(&self, ids: &[SeriesId], bounds: usize, mut visit: impl FnMut(Option<HistogramValue<'_>>)) {

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::pipeline::overflow::Overflows;
+use crate::rule::NamesFull;
 
 impl Pipeline {
     /// Decodes lines one by one and says what each became; nothing waits for a commit. `None` when the shard has them
@@ -81,6 +82,11 @@ impl Pipeline {
     /// The so many metrics that met a limit of series most often, and how many others did.
     pub fn overflows(&self, worst: usize) -> Overflows {
         self.graph.overflows(worst)
+    }
+
+    /// What fills the limit of names when it is full.
+    pub fn names_full(&self) -> Option<NamesFull> {
+        self.graph.rules.load().names_full()
     }
 
     /// Whether the schema of an event names this field.

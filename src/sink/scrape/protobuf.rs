@@ -3,7 +3,7 @@
 //! In: exposed families, the view. Out: length-delimited messages. Invariant: the same families, series and values as
 //! in the text format; a histogram's declared and native buckets stand in one message, as of one commit.
 
-use super::render::{FamilyText, RUN};
+use super::render::{FamilyText, RUN, help_of};
 use super::{Exposed, LiveFamily};
 use crate::codec::exposition::{
     FamilyHead, FamilyType, NativePoint, ProtobufPoint, double_of, put_protobuf_family, put_protobuf_histogram,
@@ -16,7 +16,8 @@ use crate::view::{HistogramValue, NativeBuckets, Value, View};
 /// One family with its series, or the one series that it has before its first sample.
 pub(super) fn put_family(out: &mut Vec<u8>, view: &View, family: &Exposed, text: &FamilyText, zero: Option<&Labels>) {
     let metric = &*family.metric;
-    let head = FamilyHead { name: &family.name, kind: family.kind, help: &metric.help, unit: metric.unit.as_str() };
+    let help = &*help_of(view, family, text);
+    let head = FamilyHead { name: &family.name, kind: family.kind, help, unit: metric.unit.as_str() };
     put_protobuf_family(out, &head, |out| match (zero, family.kind) {
         (Some(labels), _) => put_zero(out, family, labels),
         (None, FamilyType::Counter) => put_counters(out, view, text),

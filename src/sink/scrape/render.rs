@@ -12,6 +12,7 @@ use crate::codec::exposition::{
 use crate::event::{Kind, Labels, Metric, SeriesId, Slot};
 use crate::view::read::Distributions;
 use crate::view::{Value, View};
+use std::borrow::Cow;
 
 /// Series read at a time: a chunk of the view, which is what stays in cache.
 pub(super) const RUN: usize = 1024;
@@ -99,6 +100,15 @@ fn zero_labels<'a>(metric: &Metric, constant: &'a Labels) -> Option<&'a Labels> 
     names.iter().all(|name| constant.get(name).is_some()).then_some(constant)
 }
 
+/// What a family is, and that buckets of it are estimates where they are (R2): the text formats have no other place for it.
+pub(super) fn help_of<'a>(view: &View, family: &'a Exposed, text: &FamilyText) -> Cow<'a, str> {
+    let help = &*family.metric.help;
+    match family.kind == FamilyType::Histogram && view.has_estimates(&text.ids) {
+        true => Cow::from(format!("{help} (buckets of samples from before they were declared are estimated)")),
+        false => Cow::from(help),
+    }
+}
+
 impl Scrape {
     /// All series of the families, or those that are chosen. False when it became longer than it may: then it ends after
     /// the family that was too much.
@@ -152,7 +162,8 @@ impl Scrape {
         zero: Option<&Labels>,
     ) {
         let metric = &*family.metric;
-        let head = FamilyHead { name: &family.name, kind: family.kind, help: &metric.help, unit: metric.unit.as_str() };
+        let help = &*help_of(&self.view, family, text);
+        let head = FamilyHead { name: &family.name, kind: family.kind, help, unit: metric.unit.as_str() };
         let start = out.len();
         put_head(out, format, &head);
         if let Some(labels) = zero {
@@ -181,7 +192,11 @@ impl Scrape {
                 DistributionPart::Sum => "_sum",
                 DistributionPart::Count => "_count",
             };
-            put_unknown_head(out, &format!("{}{suffix}", family.name), &family.metric.help);
+            let help = match part {
+                DistributionPart::Steps => help_of(&self.view, family, text),
+                DistributionPart::Sum | DistributionPart::Count => Cow::from(&*family.metric.help),
+            };
+            put_unknown_head(out, &format!("{}{suffix}", family.name), &help);
             self.render_distributions(out, format, family, text, Some(part));
         }
     }

@@ -248,3 +248,29 @@ proptest! {
         prop_assert_eq!(influx.lines().count(), all.len() * 4 + 1);
     }
 }
+
+#[test]
+fn r2_a_family_whose_buckets_are_estimates_says_so_in_its_help() {
+    let (mut bench, plan) = filled();
+    // Between them, and inside one cell and one native bucket, how many are below is not known.
+    bench.commit(&[], |writer| put_values(writer, SeriesId(3), &[60_000_000, 60_200_000]));
+    let mark = "(buckets of samples from before they were declared are estimated)";
+    let scrape = bench.scrape(plan);
+    let formats = [ScrapeFormat::Text, ScrapeFormat::OpenMetrics, ScrapeFormat::Protobuf];
+    let shown =
+        |format| String::from_utf8_lossy(&scrape.render(&request(format)).expect("a body").to_vec()).into_owned();
+    for format in formats {
+        assert!(!shown(format).contains(mark), "nothing is estimated yet");
+    }
+    let metric = edit(2, "took_seconds", Kind::Distribution, |m| {
+        (m.unit, m.scale, m.help) = (Unit::Seconds, Scale::NANO, "Took".into());
+        m.expose = Expose { summary: true, histogram: true };
+        m.buckets = Some(Arc::new(Buckets { first: 2, bounds: [0.0601].into(), units: [60_100_000].into() }));
+    });
+    bench.fold.reload(&[metric], &[]);
+    for format in formats {
+        let body = shown(format);
+        assert_eq!(body.matches(mark).count(), 1, "of the histogram and not of the summary beside it:\n{body}");
+    }
+    assert!(shown(ScrapeFormat::Text).contains(&format!("# HELP took_seconds Took {mark}\n")));
+}
