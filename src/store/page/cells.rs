@@ -279,18 +279,13 @@ fn put_sparse(sink: &mut Sink, counts: &mut Counts, context: usize, gap: u64, co
     }
 }
 
-/// Buffers of a reader of groups.
+/// What the row was decoded to that a reader of groups read last.
 #[derive(Default)]
-pub(super) struct CellScratch {
-    cells: Vec<(i32, u64)>,
-    below: Vec<(u16, u64)>,
-}
-
-impl CellScratch {
-    /// Cells and `below` of the row that was read last.
-    pub(super) fn row(&self) -> (&[(i32, u64)], &[(u16, u64)]) {
-        (&self.cells, &self.below)
-    }
+pub(super) struct RowCells {
+    /// Ascending, with their counts.
+    pub(super) cells: Vec<(i32, u64)>,
+    /// Declared bounds with their weights.
+    pub(super) below: Vec<(u16, u64)>,
 }
 
 /// A group that is being read.
@@ -313,7 +308,7 @@ impl<'a> GroupReader<'a> {
     }
 
     /// Reads the cells of the next row, whose head is this.
-    pub(super) fn row(&mut self, head: &RowHead, scratch: &mut CellScratch) -> Result<(), Corrupt> {
+    pub(super) fn row(&mut self, head: &RowHead, scratch: &mut RowCells) -> Result<(), Corrupt> {
         scratch.cells.clear();
         scratch.below.clear();
         match self.source.number(&mut self.scales.shape) {
@@ -371,7 +366,7 @@ impl<'a> GroupReader<'a> {
         first: i32,
         factor: u64,
         until: Until,
-        scratch: &mut CellScratch,
+        scratch: &mut RowCells,
     ) -> Result<(), Corrupt> {
         let mut density = head.density();
         let limit = i64::from(cell_limit(head.digits));
