@@ -80,6 +80,15 @@ pub(super) struct HeadColumns {
     wide: Vec<i128>,
 }
 
+#[cfg(test)]
+impl HeadColumns {
+    /// Bytes that its vectors have taken.
+    pub(super) fn bytes(&self) -> usize {
+        let HeadColumns { forms, counts, mins, spans, sums, wide } = self;
+        [forms, counts, mins, spans, sums].map(Vec::capacity).iter().sum::<usize>() * 8 + wide.capacity() * 16
+    }
+}
+
 /// Reads the heads of a series and appends them to `out`.
 pub(super) fn read(
     slots: &[u16],

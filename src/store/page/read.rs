@@ -41,6 +41,21 @@ pub struct PageBuffers {
     owners: Vec<usize>,
 }
 
+#[cfg(test)]
+impl PageBuffers {
+    /// Bytes that its vectors have taken, but for the tables, which are as many for every page.
+    pub(super) fn bytes(&self) -> usize {
+        let PageBuffers { tables: _, shared, scalars, columns, heads, cells, lengths, series, owners } = self;
+        let own = heads.capacity() * size_of::<Head>()
+            + cells.cells.capacity() * 16
+            + cells.below.capacity() * 16
+            + lengths.capacity() * 8
+            + series.capacity() * 8
+            + owners.capacity() * 8;
+        own + shared.bytes() + scalars.bytes() + columns.bytes()
+    }
+}
+
 /// A page whose head was read; its blocks are decoded when they are asked for.
 #[derive(Clone, Copy)]
 pub struct Page<'a> {

@@ -66,6 +66,12 @@ fn bits(difference: i64) -> u32 {
 }
 
 impl Neighbours {
+    /// Bytes that its vectors have taken.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.values.capacity() * 8 + self.series.capacity() * size_of::<Neighbour>()
+    }
+
     /// A new block.
     pub(super) fn clear(&mut self) {
         self.values.clear();

@@ -234,6 +234,14 @@ pub(super) struct SharedReader {
 }
 
 impl SharedReader {
+    /// Bytes that its vectors have taken.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        (self.patterns.capacity() + self.lines.capacity()) * 16
+            + (self.slots.capacity() + self.line_slots.capacity()) * 2
+            + (self.offsets.capacity() + self.times.capacity()) * 8
+    }
+
     /// Forgets the page before and reads where the parts of another lie.
     pub(super) fn begin(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
         (self.pattern, self.line) = (None, None);

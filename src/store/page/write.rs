@@ -7,10 +7,9 @@ use super::cells::Group;
 use super::distribution::{self, Head};
 use super::ints::Sink;
 use super::rans::{Counts, Encoder};
-use super::scalar::{self, Out, ScalarScratch};
+use super::scalar::{self, GaugeColumns, Out, ScalarScratch};
 use super::shared::Shared;
 use super::{BLOCK_ROWS_MAX, SLOTS_MAX, VERSION, column};
-use crate::delta::GaugeSum;
 use crate::delta::part::RowValue;
 use crate::delta::varint::put_u64;
 use crate::event::{Kind, SeriesId};
@@ -32,7 +31,7 @@ pub struct PageWriter {
     series: Option<SeriesId>,
     slots: Vec<u16>,
     counters: Vec<i128>,
-    gauges: Vec<GaugeSum>,
+    gauges: GaugeColumns,
     distributions: Vec<Head>,
     lengths: Vec<i64>,
     counts: Counts,
@@ -98,7 +97,7 @@ impl PageWriter {
             series: None,
             slots: Vec::new(),
             counters: Vec::new(),
-            gauges: Vec::new(),
+            gauges: GaugeColumns::default(),
             distributions: Vec::new(),
             lengths: Vec::new(),
             counts: Counts::new(),
@@ -128,7 +127,7 @@ impl PageWriter {
             (Kind::Counter, RowValue::Counter(sum)) => self.counters.push(sum.nanos),
             (Kind::Gauge, RowValue::Gauge(sum)) => {
                 debug_assert!(sum.adjust.is_none() && sum.count > 0, "operations are resolved before encoding");
-                self.gauges.push(sum.clone());
+                self.gauges.push(sum);
             }
             (Kind::Distribution, RowValue::Distribution(row)) => {
                 assert!(row.count > 0, "an empty distribution has no row");
