@@ -179,7 +179,7 @@ impl PageWriter {
     }
 
     /// An upper estimate of what [`finish`](Self::finish) would give now: exact but for what the page's own tables save,
-    /// and [64 bytes](ROW_BYTES) a row of the series under way.
+    /// and 64 bytes a row of the series under way.
     pub fn bytes_len(&self) -> usize {
         32 + self.closed_bytes + self.block.bytes_len() + self.shared.bytes_len() + ROW_BYTES * self.slots.len() + 560
     }
