@@ -210,13 +210,22 @@ enum Shape {
     Steady,
     Walk,
     Sparse,
+    Few,
     Decimal,
     Extreme,
     Anything,
 }
 
-const SHAPES: [Shape; 7] =
-    [Shape::Constant, Shape::Steady, Shape::Walk, Shape::Sparse, Shape::Decimal, Shape::Extreme, Shape::Anything];
+const SHAPES: [Shape; 8] = [
+    Shape::Constant,
+    Shape::Steady,
+    Shape::Walk,
+    Shape::Sparse,
+    Shape::Few,
+    Shape::Decimal,
+    Shape::Extreme,
+    Shape::Anything,
+];
 
 const FLOATS: [f64; 14] = [
     0.0,
@@ -250,6 +259,7 @@ fn number(rng: &mut Rng, shape: Shape, at: usize, state: &mut i128) -> i128 {
                 0
             }
         }
+        Shape::Few => i128::from(Rng(rng.below(9)).next() >> 12),
         Shape::Decimal => i128::from(rng.below(100_000)) * 1_000_000,
         Shape::Extreme => match rng.below(6) {
             0 => i128::MAX,
@@ -271,6 +281,7 @@ fn float(rng: &mut Rng, shape: Shape, at: usize, state: &mut i128) -> f64 {
             if value.is_finite() { value } else { 0.5 }
         }
         Shape::Decimal => rng.below(10_000) as f64 / 100.0,
+        Shape::Few => Rng(rng.below(9)).unit(),
         Shape::Walk => {
             *state += rng.below(2001) as i128 - 1000;
             *state as f64 / 8192.0 * 100.0 / 3.0
@@ -402,7 +413,7 @@ proptest! {
 
     #[test]
     fn h1_every_page_reads_back_to_the_bit(
-        seed in any::<u64>(), kind in 0usize..4, series in 1u32..12, slots in 1u16..40, presence in 1u64..=100,
+        seed in any::<u64>(), kind in 0usize..4, series in 1u32..12, slots in 1u16..100, presence in 1u64..=100,
     ) {
         let kind = Kind::ALL[kind];
         let rows = random_rows(&mut Rng(seed), kind, series, slots, presence);
