@@ -175,23 +175,26 @@ fn write_numbers(
         return put_rows((1..values.len()).map(number), head, sink, counts);
     }
 
-    let mut factor = 0u64;
+    // The powers of two first: a shift is a tenth of a division, and behind them there is rarely more.
+    let all = values.iter().fold(0, |all, value| all | value.wrapping_sub(first));
+    let shift = all.trailing_zeros();
+    let mut odd = 0u64;
     for value in values {
-        let distance = value.wrapping_sub(first).unsigned_abs();
-        if factor < 2 || !distance.is_multiple_of(factor) {
-            factor = gcd(factor, distance);
-            if factor == 1 {
+        let distance = value.wrapping_sub(first).unsigned_abs() >> shift;
+        if odd < 2 || !distance.is_multiple_of(odd) {
+            odd = gcd(odd, distance);
+            if odd == 1 {
                 break;
             }
         }
     }
+    let factor = odd << shift;
     let units = &mut scratch.units;
     units.clear();
-    if factor > 1 {
-        let factor = factor as i64;
-        units.extend(values.iter().map(|value| value.wrapping_sub(first) / factor));
+    if odd > 1 {
+        units.extend(values.iter().map(|value| value.wrapping_sub(first) / factor as i64));
     } else {
-        units.extend(values.iter().map(|value| value.wrapping_sub(first)));
+        units.extend(values.iter().map(|value| value.wrapping_sub(first) >> shift));
     }
     // A series that is often zero has its zero as the better middle.
     let zero = first.wrapping_neg() / factor as i64;

@@ -24,8 +24,8 @@
 //! ```
 //!
 //! Each file's head documents its part. A number that follows from another is not stored; a column that is constant is
-//! its head alone. The only state between two series of a block is the stream, so one of them is read by decoding its
-//! block up to it (30 µs, measured), and what pages have of other series is never touched.
+//! its head alone; a series may be what an earlier one of its block predicts. So one series is read by decoding its block
+//! up to it (20 to 30 µs, measured), and what pages have of other blocks is never touched.
 //!
 //! Why like this, and not `pco` or `zstd`, which were the candidates: a block must be small, since reading one series is
 //! the common case, and their blocks have heads of their own and want thousands of numbers; the tables here belong to the
