@@ -1,7 +1,7 @@
 //! Heads of distributions: everything of a row but its cells.
 //!
-//! In: rows of one series in slot order. Out: columns, and the heads again. Invariant: of a lone sample only its value is
-//! stored.
+//! In: rows of one series in slot order. Out: columns, and the heads again. Invariant: of a lone sample only its value
+//! is stored.
 //!
 //! ```text
 //! heads = mean:zigzag flags:u8 form:column count:column min:column

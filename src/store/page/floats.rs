@@ -1,7 +1,7 @@
 //! Floats of one series as whole numbers, to the bit.
 //!
-//! In: f64, no NaN. Out: i64 and one byte that says how, and the floats again. Invariant: a way is only taken where every
-//! float of the series comes back with the same bits.
+//! In: f64, no NaN. Out: i64 and one byte that says how, and the floats again. Invariant: a way is only taken where
+//! every float of the series comes back with the same bits.
 //!
 //! What people and exporters write has few decimals: i is chosen so that i / 10^e is the float, and a division of two
 //! exact f64 rounds as the reading of the decimal did. Percentages and other shares of something constant (used of

@@ -97,8 +97,9 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Chooses a table for each context: the built-in one, or its own where that saves more than it takes, which is then
-    /// written to `out`: a word of bits that says which, and per table its length and frequencies (0 = a run of them).
+    /// Chooses a table for each context: the built-in one, or its own where that saves more than it takes, which is
+    /// then written to `out`: a word of bits that says which, and per table its length and frequencies (0 = a run of
+    /// them).
     pub(super) fn choose(counts: &Counts, out: &mut Vec<u8>) -> Encoder {
         let mut ranges = vec![[0; TOKENS]; CONTEXTS];
         let (mut own, mut bytes) = (0u64, Vec::new());

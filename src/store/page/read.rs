@@ -1,7 +1,7 @@
 //! Reading a page, or a few series of it.
 //!
-//! In: bytes. Out: rows. Owns: nothing but buffers that the caller keeps. Invariant: of a page only the blocks that hold
-//! a wanted series are decoded, and of a block nothing behind the last one.
+//! In: bytes. Out: rows. Owns: nothing but buffers that the caller keeps. Invariant: of a page only the blocks that
+//! hold a wanted series are decoded, and of a block nothing behind the last one.
 
 use super::bits::BitReader;
 use super::cells::{GroupReader, RowCells};
@@ -159,7 +159,8 @@ impl<'a> Page<'a> {
     }
 
     /// Visits rows of the wanted series (ascending) within `slots`, series by series, ascending slots. Blocks without a
-    /// wanted series are not decoded. With `cells` false, cells and `below` of unweighted distributions may be left out.
+    /// wanted series are not decoded. With `cells` false, cells and `below` of unweighted distributions may be left
+    /// out.
     ///
     /// # Errors
     /// [`Corrupt`] where the bytes stop making sense, and whatever `visit` answers.

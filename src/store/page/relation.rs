@@ -1,11 +1,12 @@
 //! Series that follow from another one of their block: a percentage from its bytes, the used from the free.
 //!
-//! In: the whole numbers of one series after the other. Out: for some the line through the values of an earlier one that
-//! predicts theirs. Owns: the series of a block so far, on both sides the same. Invariant: predictions are f64 products
-//! and sums, rounded each, so every machine has the same.
+//! In: the whole numbers of one series after the other. Out: for some the line through the values of an earlier one
+//! that predicts theirs. Owns: the series of a block so far, on both sides the same. Invariant: predictions are f64
+//! products and sums, rounded each, so every machine has the same.
 //!
 //! ```text
-//! relation = back:varint shape:u8 [slope:f64] [offset:f64]     value ≈ slope · value of the series `back` + 1 before + offset
+//! relation = back:varint shape:u8 [slope:f64] [offset:f64]
+//!            value ≈ slope · value of the series `back` + 1 before + offset
 //! shape    = 0 slope and offset | 1 slope | 2 offset, the slope is 1 | 3 offset, the slope is -1
 //! ```
 //!

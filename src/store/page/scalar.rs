@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! counter = 0 nanos / 10^9:wide column | 1 nanos:wide column | 2 relation nanos / 10^9:column
-//! gauge   = form:u8 flags:u8 [q:varint] line:varint [relation] last:column [times: difference from the line:column] position:column
+//! gauge   = form:u8 flags:u8 [q:varint] line:varint [relation] last:column
+//!           [times: difference from the line:column] position:column
 //!           [several: count:column, and of rows with count ≠ 1: last - min:column, max - last:column]
 //!           [sums: sum - count · round(last · 10^scale):wide column]
 //! form    = the form of last, min and max | the scale of the sum << 4

@@ -438,7 +438,8 @@ fn h1_a_whole_page_of_every_kind_reads_back() {
     check(Kind::Counter, &Rows::new());
 }
 
-/// What one machine says about its memory: used and free have one sum, two percentages follow, and a counter has a twin.
+/// What one machine says about its memory: used and free have one sum, two percentages follow, and a counter has a
+/// twin.
 fn related_rows(rng: &mut Rng, kind: Kind, slots: u16) -> Rows {
     let mut rows = Rows::new();
     let total = 25_276_510_208.0;

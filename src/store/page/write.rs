@@ -1,7 +1,7 @@
 //! Writing a page.
 //!
-//! In: rows in ascending (series, slot). Out: bytes. Owns: the tokens of the whole page, because its tables are chosen by
-//! them. Invariant: a series lies in one block, and a block ends when reading it would be felt.
+//! In: rows in ascending (series, slot). Out: bytes. Owns: the tokens of the whole page, because its tables are chosen
+//! by them. Invariant: a series lies in one block, and a block ends when reading it would be felt.
 
 use super::cells::Group;
 use super::distribution::{self, Head};
@@ -25,7 +25,8 @@ const BLOCK_BYTES: usize = 8192;
 /// Most bytes of a scalar row before its series is complete.
 const ROW_BYTES: usize = 64;
 
-/// Writes one page: rows of one kind. Series come in ascending id, slots of a series ascending, one row a (series, slot).
+/// Writes one page: rows of one kind. Series come in ascending id, slots of a series ascending, one row a (series,
+/// slot).
 pub struct PageWriter {
     kind: Kind,
     series: Option<SeriesId>,
@@ -178,8 +179,8 @@ impl PageWriter {
         self.blocks.push(block);
     }
 
-    /// An upper estimate of what [`finish`](Self::finish) would give now: exact but for what the page's own tables save,
-    /// and 64 bytes a row of the series under way.
+    /// An upper estimate of what [`finish`](Self::finish) would give now: exact but for what the page's own tables
+    /// save, and 64 bytes a row of the series under way.
     pub fn bytes_len(&self) -> usize {
         32 + self.closed_bytes + self.block.bytes_len() + self.shared.bytes_len() + ROW_BYTES * self.slots.len() + 560
     }
