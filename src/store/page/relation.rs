@@ -22,6 +22,8 @@ use std::ops::Range;
 const PROBES: usize = 16;
 /// Bits a row that a series must cost before another is looked for; a relation costs 20 bytes and its own search.
 const COSTLY_BITS: u32 = 6;
+/// Neighbours that are tried, the nearest: what one source says of one thing stands together.
+const TRIED_MAX: usize = 24;
 /// Rows below which 20 bytes are not worth it.
 const ROWS_MIN: usize = 24;
 
@@ -120,7 +122,7 @@ impl Neighbours {
             .map(probe)
             .max_by(|a, b| (form.value(values[*a]) - first).abs().total_cmp(&(form.value(values[*b]) - first).abs()))?;
         let (from, to) = (first, form.value(values[far]));
-        for (number, neighbour) in self.series.iter().enumerate().rev() {
+        for (number, neighbour) in self.series.iter().enumerate().rev().take(TRIED_MAX) {
             let other = &self.values[neighbour.values.clone()];
             if neighbour.pattern != pattern || other.len() != n || other[0] == other[far] {
                 continue;
