@@ -7,18 +7,18 @@
 //! ```text
 //! group   = length:varint rows of shape 2, stream, bits
 //! row     = shape, cells, entries of `below`, of each entry: its bound less the one behind the last, its weight
-//! shape 0   the counts sum to the row's count and the first cell is that of its minimum: tokens until they do; the lone
-//!           cell of a lone sample needs none
-//! shape 1   number of cells, zigzag(first cell - cell of the minimum), factor of the counts: three numbers; then tokens
+//! shape 0   the counts sum to the row's count and the first cell is that of its minimum: tokens until they do; the
+//!           lone cell of a lone sample needs none
+//! shape 1   three numbers: of cells, zigzag(first cell - cell of the minimum), factor of the counts; then tokens
 //! shape 2   n:varint (cell:zigzag count:varint)*
 //! ```
 //!
 //! How many samples a cell has near the last ones is known from a running mean of counts and of gaps (the newest with
-//! weight ⅛; at the beginning a quarter of count ÷ range). Where it is below 4 a token says how many cells on is the next
-//! used one and how many it holds: class · 8 + count - 1, where gaps 1 to 4 are classes and from there every half
-//! doubling up to 512 is one, whose lower bits are raw; 144 escapes to two numbers with 6 bits of length each. Where it is
-//! 4 or more each cell has a token, as a number that is zigzag(count - mean), shifted so that its spread (the root of the
-//! mean, if samples are independent) is about 4.
+//! weight ⅛, and only for the cell after the next; at the beginning a quarter of count ÷ range). Where it is below 4 a
+//! token says how many cells on is the next used one and how many it holds: class · 8 + count - 1, where gaps 1 to 4
+//! are classes and from there every half doubling up to 512 is one, whose lower bits are raw; 144 escapes to two
+//! numbers with 6 bits of length each. Where it is 4 or more each cell has a token, as a number that is zigzag(count -
+//! mean), shifted so that its spread (the root of the mean, if samples are independent) is about 4.
 
 use super::column::Heads;
 use super::floats::gcd;
@@ -42,6 +42,33 @@ const GROUP_TOKENS: usize = 4096;
 /// Nor does it have more rows: those of a lone sample have no tokens.
 const GROUP_ROWS: usize = 1024;
 
+/// What a token of sparse cells says.
+#[derive(Clone, Copy)]
+struct Step {
+    /// The least gap of its class.
+    gap: u16,
+    /// Bits that tell which gap of the class.
+    raw: u8,
+    count: u8,
+}
+
+/// Steps of the tokens below [`ESCAPE`].
+static STEPS: [Step; ESCAPE as usize] = {
+    let mut steps = [Step { gap: 0, raw: 0, count: 0 }; ESCAPE as usize];
+    let mut token = 0;
+    while token < ESCAPE as usize {
+        let (class, count) = ((token >> 3) as u16, (token & 7) as u8 + 1);
+        steps[token] = if class < 4 {
+            Step { gap: class + 1, raw: 0, count }
+        } else {
+            let raw = (class >> 1) - 1;
+            Step { gap: ((2 | class & 1) << raw) + 1, raw: raw as u8, count }
+        };
+        token += 1;
+    }
+    steps
+};
+
 /// What the cells so far say about the next.
 #[derive(Clone, Copy)]
 struct Density {
@@ -49,16 +76,20 @@ struct Density {
     counts: u64,
     /// Mean distance of used cells × 256.
     gaps: u64,
+    /// The same with the newest cell, which counts only for the cell after the next: so a reader finds its table while
+    /// it still decodes that one.
+    newest: (u64, u64),
 }
 
 impl Density {
     #[inline]
     fn new(samples: u64, range: u64) -> Density {
-        if samples >= range {
-            Density { counts: (samples / range).min(1 << 32) * 64, gaps: 256 }
+        let (counts, gaps) = if samples >= range {
+            ((samples / range).min(1 << 32) * 64, 256)
         } else {
-            Density { counts: 256, gaps: (range.min(1 << 32) * 1024) / samples.max(1) }
-        }
+            (256, (range.min(1 << 32) * 1024) / samples.max(1))
+        };
+        Density { counts, gaps, newest: (counts, gaps) }
     }
 
     #[inline(always)]
@@ -95,8 +126,10 @@ impl Density {
 
     #[inline(always)]
     fn note(&mut self, gap: u64, count: u64) {
-        self.counts = self.counts.wrapping_sub(self.counts >> 3).wrapping_add(count.min(1 << 48) << 5);
-        self.gaps = self.gaps.wrapping_sub(self.gaps >> 3).wrapping_add(gap << 5);
+        let (counts, gaps) = self.newest;
+        (self.counts, self.gaps) = (counts, gaps);
+        self.newest.0 = counts.wrapping_sub(counts >> 3).wrapping_add(count.min(1 << 48) << 5);
+        self.newest.1 = gaps.wrapping_sub(gaps >> 3).wrapping_add(gap << 5);
     }
 }
 
@@ -279,18 +312,13 @@ fn put_sparse(sink: &mut Sink, counts: &mut Counts, context: usize, gap: u64, co
     }
 }
 
-/// Buffers of a reader of groups.
+/// What the row was decoded to that a reader of groups read last.
 #[derive(Default)]
-pub(super) struct CellScratch {
-    cells: Vec<(i32, u64)>,
-    below: Vec<(u16, u64)>,
-}
-
-impl CellScratch {
-    /// Cells and `below` of the row that was read last.
-    pub(super) fn row(&self) -> (&[(i32, u64)], &[(u16, u64)]) {
-        (&self.cells, &self.below)
-    }
+pub(super) struct RowCells {
+    /// Ascending, with their counts.
+    pub(super) cells: Vec<(i32, u64)>,
+    /// Declared bounds with their weights.
+    pub(super) below: Vec<(u16, u64)>,
 }
 
 /// A group that is being read.
@@ -313,7 +341,7 @@ impl<'a> GroupReader<'a> {
     }
 
     /// Reads the cells of the next row, whose head is this.
-    pub(super) fn row(&mut self, head: &RowHead, scratch: &mut CellScratch) -> Result<(), Corrupt> {
+    pub(super) fn row(&mut self, head: &RowHead, scratch: &mut RowCells) -> Result<(), Corrupt> {
         scratch.cells.clear();
         scratch.below.clear();
         match self.source.number(&mut self.scales.shape) {
@@ -371,7 +399,7 @@ impl<'a> GroupReader<'a> {
         first: i32,
         factor: u64,
         until: Until,
-        scratch: &mut CellScratch,
+        scratch: &mut RowCells,
     ) -> Result<(), Corrupt> {
         let mut density = head.density();
         let limit = i64::from(cell_limit(head.digits));
@@ -411,13 +439,8 @@ impl<'a> GroupReader<'a> {
     fn sparse(&mut self, context: usize) -> (u64, u64) {
         let token = self.source.tokens.next(context);
         if token < ESCAPE {
-            let (class, count) = (token >> 3, u64::from(token & 7) + 1);
-            if class < 4 {
-                return (u64::from(class) + 1, count);
-            }
-            let (half, raw) = (class & 1, (class >> 1).wrapping_sub(1));
-            let gap = u64::from(2 | half) << raw | self.source.bits.take(raw);
-            return (gap.wrapping_add(1), count);
+            let Step { gap, raw, count } = STEPS[token as usize];
+            return (u64::from(gap).wrapping_add(self.source.bits.take(u32::from(raw))), u64::from(count));
         }
         let mut number = || {
             let length = self.source.bits.take(6) as u32;

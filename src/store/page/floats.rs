@@ -1,7 +1,7 @@
 //! Floats of one series as whole numbers, to the bit.
 //!
-//! In: f64, no NaN. Out: i64 and one byte that says how, and the floats again. Invariant: a way is only taken where every
-//! float of the series comes back with the same bits.
+//! In: f64, no NaN. Out: i64 and one byte that says how, and the floats again. Invariant: a way is only taken where
+//! every float of the series comes back with the same bits.
 //!
 //! What people and exporters write has few decimals: i is chosen so that i / 10^e is the float, and a division of two
 //! exact f64 rounds as the reading of the decimal did. Percentages and other shares of something constant (used of
@@ -156,20 +156,30 @@ impl Form {
     /// A float as a whole number; the nearest one, if it is none of those that the form was found for.
     #[inline(always)]
     pub(super) fn whole(self, value: f64) -> i64 {
-        if self.byte == ORDINAL { ordinal(value) } else { round(value / self.factor * self.divisor) }
+        match self.byte {
+            0 => round(value),
+            1..=DECIMALS_MAX => round(value * self.divisor),
+            ORDINAL => ordinal(value),
+            _ => round(value / self.factor * self.divisor),
+        }
     }
 
     /// The float of a whole number.
     #[inline(always)]
     pub(super) fn value(self, whole: i64) -> f64 {
-        if self.byte == ORDINAL { at_ordinal(whole) } else { whole as f64 / self.divisor * self.factor }
+        match self.byte {
+            0 => whole as f64,
+            1..=DECIMALS_MAX => whole as f64 / self.divisor,
+            ORDINAL => at_ordinal(whole),
+            _ => whole as f64 / self.divisor * self.factor,
+        }
     }
 }
 
 /// The least divisor of a fraction that, times `factor`, is this float.
 fn divisor_of(value: f64, factor: f64) -> Option<u64> {
     let target = value.abs() / factor;
-    if target > EXACT {
+    if !(0.0..=EXACT).contains(&target) {
         return None;
     }
     let (mut numerators, mut divisors) = ((0u64, 1u64), (1u64, 0u64));
@@ -184,9 +194,9 @@ fn divisor_of(value: f64, factor: f64) -> Option<u64> {
         if numerators.1 as f64 / divisors.1 as f64 * factor == value.abs() {
             return Some(divisors.1);
         }
+        // Infinite where nothing is left.
         rest = 1.0 / (rest - whole as f64);
-        // Also where nothing is left to divide.
-        if !(rest < SOUGHT_DIVISOR_END as f64) {
+        if rest.abs() >= SOUGHT_DIVISOR_END as f64 {
             return None;
         }
     }
