@@ -206,7 +206,8 @@ impl History {
 
     /// Slices by which `from` of a tier moves: whole spans of its own that are whole slots of the next.
     pub(super) fn expiry_step(&self, resolution: u32) -> u64 {
-        let next = self.tiers.range(resolution + 1..).map(|(next, _)| *next).find(|next| next.is_multiple_of(resolution));
+        let next =
+            self.tiers.range(resolution + 1..).map(|(next, _)| *next).find(|next| next.is_multiple_of(resolution));
         lcm(span_slices(resolution), next.unwrap_or(resolution))
     }
 
