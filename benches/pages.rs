@@ -5,17 +5,20 @@
 //! values what a coder that knew their distribution would take (182 bytes). In time a table lookup and a multiplication
 //! a number each way, and twice that to choose how it is predicted.
 //! Targets: 1.0 bytes a sample on what a scrape brings, and less than Prometheus; a histogram 1.15 × the entropy of its
-//! cells and 230 bytes for 1,000 values (σ = 0.8, 2 digits); 30 ns to write and 15 ns to read a (series, slot); a day of
-//! one series out of 24 pages 5 ms.
-//! Last answer: not measured yet.
+//! cells and 230 bytes for 1,000 values (σ = 0.8, 2 digits); 30 ns to write and 15 ns to read a (series, slot); a day
+//! of one series out of 24 pages 5 ms. Last answer, on two cores that compiled besides: bytes a sample 0.53 of hosts,
+//! counters and constants together (Prometheus 1.91, VictoriaMetrics 0.98), 0.61 mixed (1.71; 0.75), 1.00 of one host
+//! (3.56; 2.21), 0.04 of constants (0.45; 0.03), 0.50 of counters (1.75; 0.69). A histogram of 1,000 values 202 bytes,
+//! 0.83 × the entropy. 26 ns to write and 10 to read a (series, slot) of the mixed set; a gauge that moves all the time
+//! takes 32 to 41 to write. One series of a page 30 µs at most, so a day of it 0.7 ms.
 //!
-//! Method: pages of an hour at 10 s, bytes of the whole page. A sample is what one scrape of one series brings Prometheus:
-//! a counter that stood still is one too, though we store no row of it. Prometheus: `promtool tsdb create-blocks-from
-//! openmetrics` of the same values, bytes of its chunks alone, without its index; its times are whole multiples of 10 s,
-//! which is its best case. VictoriaMetrics: the same by `/api/v1/import/prometheus`, flushed and merged, its own figure of
-//! `vm_data_size_bytes` of type `storage`, without its index. Ours keeps what theirs do not: nanoseconds and position of
-//! every gauge's set. CPU time is that of the thread. `host` is an hour of this program's own source on a machine at work
-//! (benches/data/host-hour.txt).
+//! Method: pages of an hour at 10 s, bytes of the whole page. A sample is what one scrape of one series brings
+//! Prometheus: a counter that stood still is one too, though we store no row of it. Prometheus: `promtool tsdb
+//! create-blocks-from openmetrics` of the same values, bytes of its chunks alone, without its index; its times are
+//! whole multiples of 10 s, which is its best case. VictoriaMetrics: the same by `/api/v1/import/prometheus`, flushed
+//! and merged, its own figure of `vm_data_size_bytes` of type `storage`, without its index. Ours keeps what theirs do
+//! not: nanoseconds and position of every gauge's set. CPU time is that of the thread. `host` is an hour of this
+//! program's own source on a machine at work (benches/data/host-hour.txt).
 
 mod common;
 
@@ -515,8 +518,8 @@ impl Slice {
         slice
     }
 
-    /// Bits that a coder of order 0 would take that knew how often each count comes in this slice: the empirical entropy of
-    /// the counts of all cells from the first used one to the last.
+    /// Bits that a coder of order 0 would take that knew how often each count comes in this slice: the empirical
+    /// entropy of the counts of all cells from the first used one to the last.
     fn entropy(&self) -> f64 {
         let mut often: BTreeMap<u64, f64> = BTreeMap::new();
         self.cells.iter().for_each(|(_, count)| *often.entry(*count).or_default() += 1.0);

@@ -7,18 +7,18 @@
 //! ```text
 //! group   = length:varint rows of shape 2, stream, bits
 //! row     = shape, cells, entries of `below`, of each entry: its bound less the one behind the last, its weight
-//! shape 0   the counts sum to the row's count and the first cell is that of its minimum: tokens until they do; the lone
-//!           cell of a lone sample needs none
-//! shape 1   number of cells, zigzag(first cell - cell of the minimum), factor of the counts: three numbers; then tokens
+//! shape 0   the counts sum to the row's count and the first cell is that of its minimum: tokens until they do; the
+//!           lone cell of a lone sample needs none
+//! shape 1   three numbers: of cells, zigzag(first cell - cell of the minimum), factor of the counts; then tokens
 //! shape 2   n:varint (cell:zigzag count:varint)*
 //! ```
 //!
 //! How many samples a cell has near the last ones is known from a running mean of counts and of gaps (the newest with
-//! weight ⅛; at the beginning a quarter of count ÷ range). Where it is below 4 a token says how many cells on is the next
-//! used one and how many it holds: class · 8 + count - 1, where gaps 1 to 4 are classes and from there every half
-//! doubling up to 512 is one, whose lower bits are raw; 144 escapes to two numbers with 6 bits of length each. Where it is
-//! 4 or more each cell has a token, as a number that is zigzag(count - mean), shifted so that its spread (the root of the
-//! mean, if samples are independent) is about 4.
+//! weight ⅛, and only for the cell after the next; at the beginning a quarter of count ÷ range). Where it is below 4 a
+//! token says how many cells on is the next used one and how many it holds: class · 8 + count - 1, where gaps 1 to 4
+//! are classes and from there every half doubling up to 512 is one, whose lower bits are raw; 144 escapes to two
+//! numbers with 6 bits of length each. Where it is 4 or more each cell has a token, as a number that is zigzag(count -
+//! mean), shifted so that its spread (the root of the mean, if samples are independent) is about 4.
 
 use super::column::Heads;
 use super::floats::gcd;
@@ -76,16 +76,20 @@ struct Density {
     counts: u64,
     /// Mean distance of used cells × 256.
     gaps: u64,
+    /// The same with the newest cell, which counts only for the cell after the next: so a reader finds its table while
+    /// it still decodes that one.
+    newest: (u64, u64),
 }
 
 impl Density {
     #[inline]
     fn new(samples: u64, range: u64) -> Density {
-        if samples >= range {
-            Density { counts: (samples / range).min(1 << 32) * 64, gaps: 256 }
+        let (counts, gaps) = if samples >= range {
+            ((samples / range).min(1 << 32) * 64, 256)
         } else {
-            Density { counts: 256, gaps: (range.min(1 << 32) * 1024) / samples.max(1) }
-        }
+            (256, (range.min(1 << 32) * 1024) / samples.max(1))
+        };
+        Density { counts, gaps, newest: (counts, gaps) }
     }
 
     #[inline(always)]
@@ -122,8 +126,10 @@ impl Density {
 
     #[inline(always)]
     fn note(&mut self, gap: u64, count: u64) {
-        self.counts = self.counts.wrapping_sub(self.counts >> 3).wrapping_add(count.min(1 << 48) << 5);
-        self.gaps = self.gaps.wrapping_sub(self.gaps >> 3).wrapping_add(gap << 5);
+        let (counts, gaps) = self.newest;
+        (self.counts, self.gaps) = (counts, gaps);
+        self.newest.0 = counts.wrapping_sub(counts >> 3).wrapping_add(count.min(1 << 48) << 5);
+        self.newest.1 = gaps.wrapping_sub(gaps >> 3).wrapping_add(gap << 5);
     }
 }
 

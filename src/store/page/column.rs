@@ -7,7 +7,8 @@
 //! ```text
 //! column = 0 value:zigzag                                  all equal
 //!        | mode:u8 first:zigzag [factor:varint] [start:zigzag] scale:u8, then a token a row
-//! mode   = predictor | 8 where a factor is stored | 16 where `first` is not the first number
+//!        | 5 distinct:varint column column               the distinct numbers, ascending; per row which of them
+//! mode   = predictor | 8 where a factor is stored
 //! ```
 //!
 //! A number is first + factor · u. The predictors of u: 1 the one before, 2 `start`, 3 a running mean that begins at
@@ -29,6 +30,7 @@ const BEFORE: u8 = 1;
 const START: u8 = 2;
 const MEAN: u8 = 3;
 const LINE: u8 = 4;
+const TABLE: u8 = 5;
 /// A factor follows.
 const FACTOR: u8 = 8;
 /// Spans below this are predicted in all ways: a running mean needs six bits, a sum of 4,096 numbers twelve.
@@ -68,6 +70,51 @@ impl Mean {
     }
 }
 
+/// Rows below which a table of distinct numbers is not tried.
+const TABLE_ROWS: usize = 48;
+/// Rows that tell whether it is worth trying: so many of them are the same as another, and cost so many bits by
+/// themselves.
+const TABLE_PROBES: usize = 32;
+const TABLE_REPEATS: usize = 8;
+const TABLE_BITS: u32 = 6;
+
+fn bits(difference: i64) -> u32 {
+    64u32.wrapping_sub(difference.unsigned_abs().leading_zeros())
+}
+
+/// What a column costs as differences, in bits.
+fn difference_bits(values: &[i64]) -> u32 {
+    let differences = values.windows(2).map(|two| two[1].wrapping_sub(two[0]));
+    let shift = differences.clone().fold(0, |all, difference| all | difference).trailing_zeros().min(63);
+    differences.map(|difference| bits(difference >> shift) + 1).sum()
+}
+
+/// The distinct numbers and which of them stands in each row, where that is less than the numbers: ratios of small
+/// numbers, for example, have 53 digits but few values.
+fn table_of(values: &[i64]) -> Option<(Vec<i64>, Vec<i64>)> {
+    if values.len() < TABLE_ROWS {
+        return None;
+    }
+    let mut probes = [0; TABLE_PROBES];
+    for (at, probe) in probes.iter_mut().enumerate() {
+        *probe = values[at * values.len() / TABLE_PROBES];
+    }
+    if difference_bits(&probes) < TABLE_BITS * TABLE_PROBES as u32 {
+        return None;
+    }
+    probes.sort_unstable();
+    if probes.windows(2).filter(|two| two[0] == two[1]).count() < TABLE_REPEATS {
+        return None;
+    }
+    let mut distinct = values.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let place = |value: &i64| distinct.binary_search(value).expect("it is one of them") as i64;
+    let places: Vec<i64> = values.iter().map(place).collect();
+    let cost = difference_bits(&distinct) + difference_bits(&places) + 128;
+    (cost < difference_bits(values)).then_some((distinct, places))
+}
+
 /// Buffers of a writer of columns.
 #[derive(Default)]
 pub(super) struct ColumnScratch {
@@ -88,6 +135,24 @@ pub(super) fn write(
         head.push(EQUAL);
         return put_i64(head, first);
     }
+    if let Some((distinct, places)) = table_of(values) {
+        head.push(TABLE);
+        put_u64(head, distinct.len() as u64);
+        write_numbers(&distinct, scratch, head, sink, counts);
+        return write_numbers(&places, scratch, head, sink, counts);
+    }
+    write_numbers(values, scratch, head, sink, counts);
+}
+
+/// Writes at least two numbers that are not all equal, one by one.
+fn write_numbers(
+    values: &[i64],
+    scratch: &mut ColumnScratch,
+    head: &mut Vec<u8>,
+    sink: &mut Sink,
+    counts: &mut Counts,
+) {
+    let first = values[0];
     let (low, high) = values.iter().fold((first, first), |(low, high), v| (low.min(*v), high.max(*v)));
     let is_narrow = high.checked_sub(low).is_some_and(|span| (span as u64) < NARROW);
     if !is_narrow {
@@ -110,23 +175,26 @@ pub(super) fn write(
         return put_rows((1..values.len()).map(number), head, sink, counts);
     }
 
-    let mut factor = 0u64;
+    // The powers of two first: a shift is a tenth of a division, and behind them there is rarely more.
+    let all = values.iter().fold(0, |all, value| all | value.wrapping_sub(first));
+    let shift = all.trailing_zeros();
+    let mut odd = 0u64;
     for value in values {
-        let distance = value.wrapping_sub(first).unsigned_abs();
-        if factor < 2 || !distance.is_multiple_of(factor) {
-            factor = gcd(factor, distance);
-            if factor == 1 {
+        let distance = value.wrapping_sub(first).unsigned_abs() >> shift;
+        if odd < 2 || !distance.is_multiple_of(odd) {
+            odd = gcd(odd, distance);
+            if odd == 1 {
                 break;
             }
         }
     }
+    let factor = odd << shift;
     let units = &mut scratch.units;
     units.clear();
-    if factor > 1 {
-        let factor = factor as i64;
-        units.extend(values.iter().map(|value| value.wrapping_sub(first) / factor));
+    if odd > 1 {
+        units.extend(values.iter().map(|value| value.wrapping_sub(first) / factor as i64));
     } else {
-        units.extend(values.iter().map(|value| value.wrapping_sub(first)));
+        units.extend(values.iter().map(|value| value.wrapping_sub(first) >> shift));
     }
     // A series that is often zero has its zero as the better middle.
     let zero = first.wrapping_neg() / factor as i64;
@@ -275,6 +343,30 @@ pub(super) fn read(
         return Ok(());
     }
     let mode = heads.byte()?;
+    if mode != TABLE {
+        return read_numbers(mode, count, heads, source, out);
+    }
+    let length = heads.below(count)?;
+    let mode = heads.byte()?;
+    let mut distinct = Vec::new();
+    read_numbers(mode, length, heads, source, &mut distinct)?;
+    let mode = heads.byte()?;
+    read_numbers(mode, count, heads, source, out)?;
+    for place in out.iter_mut() {
+        let number = usize::try_from(*place).ok().and_then(|place| distinct.get(place));
+        *place = *number.ok_or(heads.corrupt())?;
+    }
+    Ok(())
+}
+
+/// Reads a column without a table; `out` is empty.
+fn read_numbers(
+    mode: u8,
+    count: usize,
+    heads: &mut Heads<'_>,
+    source: &mut Source<'_>,
+    out: &mut Vec<i64>,
+) -> Result<(), Corrupt> {
     let first = heads.i64()?;
     if mode == EQUAL {
         out.resize(count, first);

@@ -1,7 +1,8 @@
 //! The tables that every page may use without storing them.
 //!
 //! In: nothing. Out: per context the frequency of each token over 2,048. Invariant: part of the format, so a change of
-//! one number is a new version. From Laplacian numbers and Poisson counts.
+//! one number is a new version. Numbers: geometric with 3 % of 1/((n + 1)(n + 2)), fitted to the mean bit length of the
+//! context; cells: Poisson, its mean off by up to 2.5 times.
 
 use super::rans::TOKENS;
 

@@ -1,7 +1,7 @@
 //! Heads of distributions: everything of a row but its cells.
 //!
-//! In: rows of one series in slot order. Out: columns, and the heads again. Invariant: of a lone sample only its value is
-//! stored.
+//! In: rows of one series in slot order. Out: columns, and the heads again. Invariant: of a lone sample only its value
+//! is stored.
 //!
 //! ```text
 //! heads = mean:zigzag flags:u8 form:column count:column min:column
@@ -78,6 +78,15 @@ pub(super) struct HeadColumns {
     spans: Vec<i64>,
     sums: Vec<i64>,
     wide: Vec<i128>,
+}
+
+#[cfg(test)]
+impl HeadColumns {
+    /// Bytes that its vectors have taken.
+    pub(super) fn bytes(&self) -> usize {
+        let HeadColumns { forms, counts, mins, spans, sums, wide } = self;
+        [forms, counts, mins, spans, sums].map(Vec::capacity).iter().sum::<usize>() * 8 + wide.capacity() * 16
+    }
 }
 
 /// Reads the heads of a series and appends them to `out`.

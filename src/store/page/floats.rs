@@ -1,7 +1,7 @@
 //! Floats of one series as whole numbers, to the bit.
 //!
-//! In: f64, no NaN. Out: i64 and one byte that says how, and the floats again. Invariant: a way is only taken where every
-//! float of the series comes back with the same bits.
+//! In: f64, no NaN. Out: i64 and one byte that says how, and the floats again. Invariant: a way is only taken where
+//! every float of the series comes back with the same bits.
 //!
 //! What people and exporters write has few decimals: i is chosen so that i / 10^e is the float, and a division of two
 //! exact f64 rounds as the reading of the decimal did. Percentages and other shares of something constant (used of
@@ -156,13 +156,23 @@ impl Form {
     /// A float as a whole number; the nearest one, if it is none of those that the form was found for.
     #[inline(always)]
     pub(super) fn whole(self, value: f64) -> i64 {
-        if self.byte == ORDINAL { ordinal(value) } else { round(value / self.factor * self.divisor) }
+        match self.byte {
+            0 => round(value),
+            1..=DECIMALS_MAX => round(value * self.divisor),
+            ORDINAL => ordinal(value),
+            _ => round(value / self.factor * self.divisor),
+        }
     }
 
     /// The float of a whole number.
     #[inline(always)]
     pub(super) fn value(self, whole: i64) -> f64 {
-        if self.byte == ORDINAL { at_ordinal(whole) } else { whole as f64 / self.divisor * self.factor }
+        match self.byte {
+            0 => whole as f64,
+            1..=DECIMALS_MAX => whole as f64 / self.divisor,
+            ORDINAL => at_ordinal(whole),
+            _ => whole as f64 / self.divisor * self.factor,
+        }
     }
 }
 

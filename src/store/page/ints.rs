@@ -3,7 +3,8 @@
 //! In: unsigned numbers, small ones more often. Out: (context, token) pairs for the entropy coder and raw bits, and the
 //! numbers again. Invariant: both sides derive context and shift from the numbers before, so neither is stored.
 //!
-//! The running mean of the numbers' bit lengths tells the scale. Numbers of a small scale are tokens as they are. Of a
+//! The running mean of the numbers' bit lengths tells the scale (the newest with weight 1/16, and only for the number
+//! after the next, so that a reader knows its table early). Numbers of a small scale are tokens as they are. Of a
 //! larger one the lowest bits are noise: they are stored raw, and the rest, now of a size around 16, is the token. So a
 //! few tables serve every series of a page, whatever its scale. The mean is one of logarithms, because a mean of values
 //! would need a hundred numbers to forget one outlier.
@@ -37,12 +38,17 @@ pub(super) struct Scale {
     /// The mean of bit lengths × 4,096, the newest with weight 1/16.
     mean: u32,
     was_zero: bool,
+    /// The same with the newest number, which counts only for the number after the next: so a reader finds its table
+    /// while it still decodes that one.
+    newest_mean: u32,
+    newest_is_zero: bool,
 }
 
 impl Scale {
     /// From the byte that a column stores.
     pub(super) fn from_byte(byte: u8) -> Scale {
-        Scale { mean: u32::from(byte) << 10, was_zero: false }
+        let mean = u32::from(byte) << 10;
+        Scale { mean, was_zero: false, newest_mean: mean, newest_is_zero: false }
     }
 
     /// The byte for numbers whose bit lengths sum to `bits`.
@@ -53,7 +59,7 @@ impl Scale {
 
     #[inline(always)]
     fn context(self) -> (usize, u32) {
-        let Scale { mean, was_zero } = self;
+        let Scale { mean, was_zero, .. } = self;
         if mean >= SHIFTED {
             let quarter = mean >> 10 & 3;
             return ((12 + quarter + u32::from(was_zero) * 4) as usize, (mean >> 12).wrapping_sub(4));
@@ -73,8 +79,9 @@ impl Scale {
     #[inline(always)]
     fn note(&mut self, number: u64) {
         let length = 64u32.wrapping_sub(number.leading_zeros());
-        self.mean = self.mean.wrapping_sub(self.mean >> 4).wrapping_add(length << 8);
-        self.was_zero = number == 0;
+        (self.mean, self.was_zero) = (self.newest_mean, self.newest_is_zero);
+        self.newest_mean = self.mean.wrapping_sub(self.mean >> 4).wrapping_add(length << 8);
+        self.newest_is_zero = number == 0;
     }
 }
 

@@ -1,8 +1,8 @@
 //! Pages: the rows of many series over one span of a tier, by series and slot (H1).
 //!
 //! In: rows in order through [`PageWriter`]. Out: the same through [`Page::read`], for the series and slots that are
-//! asked for. Owns: the format of the values of table `pages`. No I/O, no clock. Invariant: `read(write(x)) == x` to the
-//! bit, and no bytes make a reader panic or take more memory than a fixed amount (16 MB) besides what they hold.
+//! asked for. Owns: the format of the values of table `pages`. No I/O, no clock. Invariant: `read(write(x)) == x` to
+//! the bit, and no bytes make a reader panic or take more memory than 16 MiB and 40 times their length.
 //!
 //! # Format 1
 //!
@@ -24,25 +24,27 @@
 //! ```
 //!
 //! Each file's head documents its part. A number that follows from another is not stored; a column that is constant is
-//! its head alone. The only state between two series of a block is the stream, so one of them is read by decoding its
-//! block up to it (20 µs at most, measured), and what pages have of other series is never touched.
+//! its head alone; a series may be what an earlier one of its block predicts. So one series is read by decoding its
+//! block up to it (20 to 30 µs, measured), and what pages have of other blocks is never touched.
 //!
-//! Why like this, and not `pco` or `zstd`, which were the candidates: a block must be small, since reading one series is
-//! the common case, and their blocks have heads of their own and want thousands of numbers; the tables here belong to the
-//! page and serve all blocks and scales (see `ints`). And the store has no other use for the build time of either.
+//! Why like this, and not `pco` or `zstd`, which were the candidates: a block must be small, since reading one series
+//! is the common case, and their blocks have heads of their own and want thousands of numbers; the tables here belong
+//! to the page and serve all blocks and scales (see `ints`). And the store has no other use for the build time of
+//! either.
 //!
 //! # Invariants
 //!
 //! - The bytes are a function of the rows. So two machines that page the same rows have the same manifests.
-//! - Tables that are built in ([`defaults`]) are part of the format, as is every constant of `ints`, `cells` and `column`.
-//! - A reader trusts no number: each place and length is checked against the bytes, ids ascend, a pattern has slots below
-//!   [`SLOTS_MAX`], the patterns of a block at most [`BLOCK_ROWS_MAX`] rows, all arithmetic on stored numbers wraps or is
-//!   checked, and a stream must end in the state that it began with.
+//! - Tables that are built in ([`defaults`]) are part of the format, as is every constant of `ints`, `cells` and
+//!   `column`.
+//! - A reader trusts no number: each place and length is checked against the bytes, ids ascend, a pattern has slots
+//!   below [`SLOTS_MAX`], the patterns of a block at most [`BLOCK_ROWS_MAX`] rows, all arithmetic on stored numbers
+//!   wraps or is checked, and a stream must end in the state that it began with.
 //!
 //! # Reading order
 //!
-//! `write`, `read`; `column` (what predicts a number), `ints` (what is left of it as tokens and bits), `rans` (tokens to
-//! words), `bits`; `floats`, `shared`, `relation`, `scalar`; `distribution`, `cells`.
+//! `write`, `read`; `column` (what predicts a number), `ints` (what is left of it as tokens and bits), `rans` (tokens
+//! to words), `bits`; `floats`, `shared`, `relation`, `scalar`; `distribution`, `cells`.
 
 mod bits;
 mod cells;
@@ -66,6 +68,9 @@ mod tests;
 
 /// The format version, the first byte of a page.
 const VERSION: u8 = 1;
+/// What a reader's buffers take at most, whatever the bytes say: tables, the rows of a block, the cells of a row.
+#[cfg(test)]
+const READER_BYTES_MAX: usize = 16 << 20;
 /// Slots of a page are below; a span has 360.
 const SLOTS_MAX: u16 = 4096;
 /// Most rows of a block, so that a few hostile bytes cannot ask for much memory: 12,288 rows of at most 80 bytes.

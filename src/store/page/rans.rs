@@ -29,18 +29,22 @@ pub(super) struct Pair {
     pub(super) token: u8,
 }
 
-/// How often each token came under each context.
-pub(super) struct Counts(Vec<[u32; TOKENS]>);
+/// How often each token came under each context. Larger than needed, so that no index has to be checked.
+pub(super) struct Counts(Vec<[u32; 256]>);
 
 impl Counts {
     pub(super) fn new() -> Counts {
-        Counts(vec![[0; TOKENS]; CONTEXTS])
+        Counts(vec![[0; 256]; CONTEXTS])
     }
 
     #[inline(always)]
     pub(super) fn add(&mut self, pair: Pair) {
         let count = &mut self.0[usize::from(pair.context)][usize::from(pair.token)];
         *count = count.wrapping_add(1);
+    }
+
+    fn of_contexts(&self) -> impl Iterator<Item = &[u32; TOKENS]> {
+        self.0.iter().map(|counts| counts.first_chunk().expect("fewer tokens than that"))
     }
 }
 
@@ -70,8 +74,8 @@ const COST: [u8; TOTAL as usize + 1] = {
 };
 
 /// What each token costs under the built-in tables, in 1/16 bits.
-static DEFAULT_COST: [[u8; TOKENS]; CONTEXTS] = {
-    let mut costs = [[0; TOKENS]; CONTEXTS];
+static DEFAULT_COST: [[u8; 256]; CONTEXTS] = {
+    let mut costs = [[0; 256]; CONTEXTS];
     let mut at = 0;
     while at < CONTEXTS * TOKENS {
         costs[at / TOKENS][at % TOKENS] = COST[defaults::FREQUENCIES[at / TOKENS][at % TOKENS] as usize];
@@ -93,12 +97,13 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Chooses a table for each context: the built-in one, or its own where that saves more than it takes, which is then
-    /// written to `out`: a word of bits that says which, and per table its length and frequencies (0 = a run of them).
+    /// Chooses a table for each context: the built-in one, or its own where that saves more than it takes, which is
+    /// then written to `out`: a word of bits that says which, and per table its length and frequencies (0 = a run of
+    /// them).
     pub(super) fn choose(counts: &Counts, out: &mut Vec<u8>) -> Encoder {
         let mut ranges = vec![[0; TOKENS]; CONTEXTS];
         let (mut own, mut bytes) = (0u64, Vec::new());
-        for (context, counts) in counts.0.iter().enumerate() {
+        for (context, counts) in counts.of_contexts().enumerate() {
             let mut frequencies = defaults::FREQUENCIES[context];
             if counts.iter().any(|count| *count > 0) {
                 let fitted = normalise(counts);

@@ -1,7 +1,7 @@
 //! Reading a page, or a few series of it.
 //!
-//! In: bytes. Out: rows. Owns: nothing but buffers that the caller keeps. Invariant: of a page only the blocks that hold
-//! a wanted series are decoded, and of a block nothing behind the last one.
+//! In: bytes. Out: rows. Owns: nothing but buffers that the caller keeps. Invariant: of a page only the blocks that
+//! hold a wanted series are decoded, and of a block nothing behind the last one.
 
 use super::bits::BitReader;
 use super::cells::{GroupReader, RowCells};
@@ -39,6 +39,21 @@ pub struct PageBuffers {
     lengths: Vec<i64>,
     series: Vec<(SeriesId, bool)>,
     owners: Vec<usize>,
+}
+
+#[cfg(test)]
+impl PageBuffers {
+    /// Bytes that its vectors have taken, but for the tables, which are as many for every page.
+    pub(super) fn bytes(&self) -> usize {
+        let PageBuffers { tables: _, shared, scalars, columns, heads, cells, lengths, series, owners } = self;
+        let own = heads.capacity() * size_of::<Head>()
+            + cells.cells.capacity() * 16
+            + cells.below.capacity() * 16
+            + lengths.capacity() * 8
+            + series.capacity() * 8
+            + owners.capacity() * 8;
+        own + shared.bytes() + scalars.bytes() + columns.bytes()
+    }
 }
 
 /// A page whose head was read; its blocks are decoded when they are asked for.
@@ -144,7 +159,8 @@ impl<'a> Page<'a> {
     }
 
     /// Visits rows of the wanted series (ascending) within `slots`, series by series, ascending slots. Blocks without a
-    /// wanted series are not decoded. With `cells` false, cells and `below` of unweighted distributions may be left out.
+    /// wanted series are not decoded. With `cells` false, cells and `below` of unweighted distributions may be left
+    /// out.
     ///
     /// # Errors
     /// [`Corrupt`] where the bytes stop making sense, and whatever `visit` answers.

@@ -1,11 +1,13 @@
 //! Series that follow from another one of their block: a percentage from its bytes, the used from the free.
 //!
-//! In: the whole numbers of one series after the other. Out: for some the line through the values of an earlier one that
-//! predicts theirs. Owns: the series of a block so far, on both sides the same. Invariant: predictions are f64 products
-//! and sums, rounded each, so every machine has the same.
+//! In: the whole numbers of one series after the other. Out: for some the line through the values of an earlier one
+//! that predicts theirs. Owns: the series of a block so far, on both sides the same. Invariant: predictions are f64
+//! products and sums, rounded each, so every machine has the same.
 //!
 //! ```text
-//! relation = back:varint slope:f64 offset:f64        value ≈ slope · value of the series `back` + 1 before + offset
+//! relation = back:varint shape:u8 [slope:f64] [offset:f64]
+//!            value ≈ slope · value of the series `back` + 1 before + offset
+//! shape    = 0 slope and offset | 1 slope | 2 offset, the slope is 1 | 3 offset, the slope is -1
 //! ```
 //!
 //! The column of a related series holds what the prediction is off by, in its own form.
@@ -22,6 +24,11 @@ const PROBES: usize = 16;
 const COSTLY_BITS: u32 = 6;
 /// Rows below which 20 bytes are not worth it.
 const ROWS_MIN: usize = 24;
+
+const BOTH: u8 = 0;
+const SLOPE: u8 = 1;
+const PLUS: u8 = 2;
+const MINUS: u8 = 3;
 
 /// The series of a block so far.
 #[derive(Default)]
@@ -56,8 +63,19 @@ impl Relation {
     /// Writes the relation.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         put_u64(out, self.back);
-        out.extend(self.slope.to_bits().to_le_bytes());
-        out.extend(self.offset.to_bits().to_le_bytes());
+        let shape = match (self.slope, self.offset) {
+            (_, 0.0) => SLOPE,
+            (1.0, _) => PLUS,
+            (-1.0, _) => MINUS,
+            _ => BOTH,
+        };
+        out.push(shape);
+        if shape <= SLOPE {
+            out.extend(self.slope.to_bits().to_le_bytes());
+        }
+        if shape != SLOPE {
+            out.extend(self.offset.to_bits().to_le_bytes());
+        }
     }
 }
 
@@ -66,6 +84,12 @@ fn bits(difference: i64) -> u32 {
 }
 
 impl Neighbours {
+    /// Bytes that its vectors have taken.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.values.capacity() * 8 + self.series.capacity() * size_of::<Neighbour>()
+    }
+
     /// A new block.
     pub(super) fn clear(&mut self) {
         self.values.clear();
@@ -149,7 +173,14 @@ impl Neighbours {
     pub(super) fn read_relation(&self, pattern: usize, heads: &mut Heads<'_>) -> Result<Relation, Corrupt> {
         let back = heads.below(self.series.len())?;
         let neighbour = self.series.len() - 1 - back;
-        let (slope, offset) = (heads.f64()?, heads.f64()?);
+        let shape = heads.byte()?;
+        let slope = match shape {
+            BOTH | SLOPE => heads.f64()?,
+            PLUS => 1.0,
+            MINUS => -1.0,
+            _ => return Err(heads.corrupt()),
+        };
+        let offset = if shape == SLOPE { 0.0 } else { heads.f64()? };
         let of = &self.series[neighbour];
         if of.pattern != pattern || of.values.is_empty() {
             return Err(heads.corrupt());

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! counter = 0 nanos / 10^9:wide column | 1 nanos:wide column | 2 relation nanos / 10^9:column
-//! gauge   = form:u8 [q:varint] flags:u8 line:varint [relation] last:column [times: difference from the line:column] position:column
+//! gauge   = form:u8 flags:u8 [q:varint] line:varint [relation] last:column
+//!           [times: difference from the line:column] position:column
 //!           [several: count:column, and of rows with count ≠ 1: last - min:column, max - last:column]
 //!           [sums: sum - count · round(last · 10^scale):wide column]
 //! form    = the form of last, min and max | the scale of the sum << 4
@@ -121,6 +122,16 @@ pub(super) struct ScalarColumns {
     sums: Vec<i64>,
 }
 
+#[cfg(test)]
+impl ScalarColumns {
+    /// Bytes that its vectors have taken.
+    pub(super) fn bytes(&self) -> usize {
+        let ScalarColumns { main, neighbours, wide, times, positions, counts, lows, highs, sums } = self;
+        let narrow = [main, times, positions, counts, lows, highs, sums].map(Vec::capacity);
+        narrow.iter().sum::<usize>() * 8 + wide.capacity() * 16 + neighbours.bytes()
+    }
+}
+
 /// A counter's rows, as read.
 pub(super) struct CounterRows<'c> {
     columns: &'c ScalarColumns,
@@ -169,55 +180,103 @@ fn expected_sum(last: f64, count: u64, scale: u8) -> i128 {
     if count == 1 { i128::from(units) } else { i128::from(units).wrapping_mul(i128::from(count)) }
 }
 
-/// Scale units of a value whose sum is close to what it is.
-fn scale_of(rows: &[GaugeSum], guess: u8) -> u8 {
-    let rows = &rows[..rows.len().min(SCALE_ROWS)];
-    let off = |scale: u8| -> u32 {
-        let bits = |row: &GaugeSum| {
-            let off = row.sum.wrapping_sub(expected_sum(row.last, row.count, scale));
-            128 - off.unsigned_abs().leading_zeros()
-        };
-        rows.iter().map(bits).sum()
-    };
-    if off(guess) == 0 {
-        return guess;
+/// The rows of a gauge that is written.
+#[derive(Default)]
+pub(super) struct GaugeColumns {
+    lasts: Vec<f64>,
+    times: Vec<i64>,
+    /// Positions less the times, wrapping.
+    offsets: Vec<i64>,
+    sums: Vec<i128>,
+    counts: Vec<i64>,
+    /// Minimum and maximum of the rows whose count is not 1.
+    several: Vec<(f64, f64)>,
+}
+
+impl GaugeColumns {
+    /// Adds a row.
+    #[inline]
+    pub(super) fn push(&mut self, sum: &GaugeSum) {
+        self.lasts.push(sum.last);
+        self.times.push(sum.time);
+        self.offsets.push(sum.position.wrapping_sub(sum.time as u64) as i64);
+        self.sums.push(sum.sum);
+        self.counts.push(sum.count as i64);
+        if sum.count != 1 {
+            self.several.push((sum.min, sum.max));
+        }
     }
-    (0..=SCALE_MAX).min_by_key(|scale| off(*scale)).expect("scales")
+
+    /// Forgets all rows.
+    pub(super) fn clear(&mut self) {
+        self.lasts.clear();
+        self.times.clear();
+        self.offsets.clear();
+        self.sums.clear();
+        self.counts.clear();
+        self.several.clear();
+    }
+
+    /// What the sum of a row is off by.
+    #[inline(always)]
+    fn sum_off(&self, at: usize, scale: u8) -> i128 {
+        self.sums[at].wrapping_sub(expected_sum(self.lasts[at], self.counts[at] as u64, scale))
+    }
+
+    /// The scale of the sums: the one whose sums are closest to what they are.
+    fn scale(&self, guess: u8) -> u8 {
+        let rows = self.lasts.len().min(SCALE_ROWS);
+        let bits = |at, scale| 128 - self.sum_off(at, scale).unsigned_abs().leading_zeros();
+        let off = |scale: u8| (0..rows).map(|at| bits(at, scale)).sum::<u32>();
+        if off(guess) == 0 {
+            return guess;
+        }
+        (0..=SCALE_MAX).min_by_key(|scale| off(*scale)).expect("scales")
+    }
+
+    /// Whether positions follow from times: they come in the order of arrival, in nanoseconds like the time, or are
+    /// those of a log and know nothing of it.
+    fn are_from_time(&self) -> bool {
+        let first = self.offsets[0];
+        let alike = self.offsets.iter().filter(|offset| **offset == first).count();
+        alike * 4 > self.offsets.len() || self.offsets.iter().all(|offset| (0..1 << 32).contains(offset))
+    }
 }
 
 /// Writes the sets of one gauge.
 pub(super) fn write_gauges(
     pattern: usize,
     slots: &[u16],
-    rows: &[GaugeSum],
+    rows: &GaugeColumns,
     shared: &mut Shared,
     scratch: &mut ScalarScratch,
     out: &mut Out<'_>,
 ) {
-    let is_several = rows.iter().any(|row| row.count != 1);
-    let several = || rows.iter().filter(|row| row.count != 1);
-    let all = rows.iter().map(|row| row.last).chain(several().flat_map(|row| [row.min, row.max]));
-    let form = Form::of(all);
-    let scale = scale_of(rows, scratch.scale);
+    let is_several = !rows.several.is_empty();
+    // Many gauges never move, and then one row tells everything.
+    let is_still = rows.lasts.iter().all(|last| last.to_bits() == rows.lasts[0].to_bits());
+    let told = if is_still { &rows.lasts[..1] } else { &rows.lasts[..] };
+    let form = Form::of(told.iter().copied().chain(rows.several.iter().flat_map(|(min, max)| [*min, *max])));
+    let scale = rows.scale(scratch.scale);
     scratch.scale = scale;
 
     let ScalarScratch { columns, whole, low, high, wide, differences, neighbours, .. } = scratch;
     differences.clear();
+    let (line, is_exact) = shared.line(slots, &rows.times, differences);
+    let is_from_time = rows.are_from_time();
+    let has_sums = if is_still && !is_several {
+        rows.sum_off(0, scale) != 0 || rows.sums.iter().any(|sum| *sum != rows.sums[0])
+    } else {
+        (0..rows.lasts.len()).any(|at| rows.sum_off(at, scale) != 0)
+    };
     whole.clear();
-    whole.extend(rows.iter().map(|row| row.time));
-    let (line, is_exact) = shared.line(slots, whole, differences);
-    let first = &rows[0];
-    let offset = first.position.wrapping_sub(first.time as u64);
-    let is_from_time = first.position >> 32 != 0
-        && rows.iter().filter(|row| row.position.wrapping_sub(row.time as u64) == offset).count() * 4 > rows.len()
-        || rows.iter().all(|row| row.position.wrapping_sub(row.time as u64) < 1 << 32);
-    wide.clear();
-    wide.extend(rows.iter().map(|row| row.sum.wrapping_sub(expected_sum(row.last, row.count, scale))));
-    let has_sums = wide.iter().any(|off| *off != 0);
-
-    whole.clear();
-    whole.extend(rows.iter().map(|row| form.whole(row.last)));
+    if is_still {
+        whole.resize(rows.lasts.len(), form.whole(rows.lasts[0]));
+    } else {
+        whole.extend(rows.lasts.iter().map(|last| form.whole(*last)));
+    }
     let relation = neighbours.relation(pattern, form, whole);
+
     let mut flags = if is_exact { 0 } else { TIMES };
     flags |= if relation.is_some() { RELATED } else { 0 };
     flags |= if is_several { SEVERAL } else { 0 };
@@ -238,25 +297,28 @@ pub(super) fn write_gauges(
     if !is_exact {
         out.column(differences, columns);
     }
-    whole.clear();
-    let position = |row: &GaugeSum| row.position.wrapping_sub(if is_from_time { row.time as u64 } else { 0 }) as i64;
-    whole.extend(rows.iter().map(position));
-    out.column(whole, columns);
+    if is_from_time {
+        out.column(&rows.offsets, columns);
+    } else {
+        low.clear();
+        low.extend(rows.offsets.iter().zip(&rows.times).map(|(offset, time)| offset.wrapping_add(*time)));
+        out.column(low, columns);
+    }
     if is_several {
-        whole.clear();
-        whole.extend(rows.iter().map(|row| row.count as i64));
-        out.column(whole, columns);
+        out.column(&rows.counts, columns);
         low.clear();
         high.clear();
-        for row in several() {
-            let last = form.whole(row.last);
-            low.push(last.wrapping_sub(form.whole(row.min)));
-            high.push(form.whole(row.max).wrapping_sub(last));
+        let counts = rows.counts.iter().zip(whole.iter()).filter(|(count, _)| **count != 1);
+        for ((_, last), (min, max)) in counts.zip(&rows.several) {
+            low.push(last.wrapping_sub(form.whole(*min)));
+            high.push(form.whole(*max).wrapping_sub(*last));
         }
         out.column(low, columns);
         out.column(high, columns);
     }
     if has_sums {
+        wide.clear();
+        wide.extend((0..rows.lasts.len()).map(|at| rows.sum_off(at, scale)));
         out.wide(wide, columns);
     }
 }

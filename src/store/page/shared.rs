@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! patterns = (length:varint pattern)*        pattern: 0 (gap:varint run-1:varint)* | 1 first:varint bitmap
-//! lines    = (length:varint line)*           line: pattern length:varint pattern, step:zigzag, then a block of one column
+//! lines    = (length:varint line)*           line: pattern_len:varint pattern step:zigzag column, a block of its own
 //! ```
 
 use super::SLOTS_MAX;
@@ -151,8 +151,8 @@ impl Shared {
         self.pattern_used
     }
 
-    /// The number of a line that has every slot of these, and whether all times are equal. What they lack is appended to
-    /// `differences`.
+    /// The number of a line that has every slot of these, and whether all times are equal. What they lack is appended
+    /// to `differences`.
     pub(super) fn line(&mut self, slots: &[u16], times: &[i64], differences: &mut Vec<i64>) -> (usize, bool) {
         let from = self.lines.len().saturating_sub(LINES_TRIED);
         let used = self.lines.get(self.line_used).filter(|line| line.suits(slots, times)).map(|_| self.line_used);
@@ -234,6 +234,14 @@ pub(super) struct SharedReader {
 }
 
 impl SharedReader {
+    /// Bytes that its vectors have taken.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        (self.patterns.capacity() + self.lines.capacity()) * 16
+            + (self.slots.capacity() + self.line_slots.capacity()) * 2
+            + (self.offsets.capacity() + self.times.capacity()) * 8
+    }
+
     /// Forgets the page before and reads where the parts of another lie.
     pub(super) fn begin(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
         (self.pattern, self.line) = (None, None);

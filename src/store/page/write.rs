@@ -1,16 +1,15 @@
 //! Writing a page.
 //!
-//! In: rows in ascending (series, slot). Out: bytes. Owns: the tokens of the whole page, because its tables are chosen by
-//! them. Invariant: a series lies in one block, and a block ends when reading it would be felt.
+//! In: rows in ascending (series, slot). Out: bytes. Owns: the tokens of the whole page, because its tables are chosen
+//! by them. Invariant: a series lies in one block, and a block ends when reading it would be felt.
 
 use super::cells::Group;
 use super::distribution::{self, Head};
 use super::ints::Sink;
 use super::rans::{Counts, Encoder};
-use super::scalar::{self, Out, ScalarScratch};
+use super::scalar::{self, GaugeColumns, Out, ScalarScratch};
 use super::shared::Shared;
 use super::{BLOCK_ROWS_MAX, SLOTS_MAX, VERSION, column};
-use crate::delta::GaugeSum;
 use crate::delta::part::RowValue;
 use crate::delta::varint::put_u64;
 use crate::event::{Kind, SeriesId};
@@ -26,13 +25,14 @@ const BLOCK_BYTES: usize = 8192;
 /// Most bytes of a scalar row before its series is complete.
 const ROW_BYTES: usize = 64;
 
-/// Writes one page: rows of one kind. Series come in ascending id, slots of a series ascending, one row a (series, slot).
+/// Writes one page: rows of one kind. Series come in ascending id, slots of a series ascending, one row a (series,
+/// slot).
 pub struct PageWriter {
     kind: Kind,
     series: Option<SeriesId>,
     slots: Vec<u16>,
     counters: Vec<i128>,
-    gauges: Vec<GaugeSum>,
+    gauges: GaugeColumns,
     distributions: Vec<Head>,
     lengths: Vec<i64>,
     counts: Counts,
@@ -98,7 +98,7 @@ impl PageWriter {
             series: None,
             slots: Vec::new(),
             counters: Vec::new(),
-            gauges: Vec::new(),
+            gauges: GaugeColumns::default(),
             distributions: Vec::new(),
             lengths: Vec::new(),
             counts: Counts::new(),
@@ -128,7 +128,7 @@ impl PageWriter {
             (Kind::Counter, RowValue::Counter(sum)) => self.counters.push(sum.nanos),
             (Kind::Gauge, RowValue::Gauge(sum)) => {
                 debug_assert!(sum.adjust.is_none() && sum.count > 0, "operations are resolved before encoding");
-                self.gauges.push(sum.clone());
+                self.gauges.push(sum);
             }
             (Kind::Distribution, RowValue::Distribution(row)) => {
                 assert!(row.count > 0, "an empty distribution has no row");
@@ -179,8 +179,8 @@ impl PageWriter {
         self.blocks.push(block);
     }
 
-    /// An upper estimate of what [`finish`](Self::finish) would give now: exact but for what the page's own tables save,
-    /// and [64 bytes](ROW_BYTES) a row of the series under way.
+    /// An upper estimate of what [`finish`](Self::finish) would give now: exact but for what the page's own tables
+    /// save, and 64 bytes a row of the series under way.
     pub fn bytes_len(&self) -> usize {
         32 + self.closed_bytes + self.block.bytes_len() + self.shared.bytes_len() + ROW_BYTES * self.slots.len() + 560
     }
