@@ -72,7 +72,7 @@ pub struct StoreActor {
     stop_by: i64,
     /// The last live epoch that every shard answered.
     answered_epoch: u64,
-    /// Ticks to come that write no step of a job.
+    /// Ticks to come that write no step of a job; at least 0.
     rest_ticks: i64,
 }
 

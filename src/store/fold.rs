@@ -76,6 +76,11 @@ pub trait Fold: Send {
     /// # Errors
     /// [`Corrupt`] when the bytes are not a part.
     fn replay(&mut self, slice: Slice, through: CommitId, part: &[u8], for_totals: bool) -> Result<(), Corrupt>;
+    /// Recovery: false when no window holds a slice, whose segments then need not be read.
+    fn wants(&self, slice: Slice) -> bool {
+        let _ = slice;
+        true
+    }
     /// A commit that just became durable.
     ///
     /// # Errors

@@ -205,7 +205,7 @@ impl Ledger {
         self.spans.range(from.0..).try_for_each(|(slice, _)| self.replay_slice(Slice(*slice), &mut visit))
     }
 
-    fn replay_slice(
+    pub(super) fn replay_slice(
         &self,
         slice: Slice,
         mut visit: impl FnMut(StoredPart<'_>) -> Result<(), Corrupt>,

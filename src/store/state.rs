@@ -25,7 +25,7 @@ use super::gauges::Gauges;
 use super::kept::{Kept, KeptView};
 use super::lanes::{GivenBack, Lanes};
 use super::laws::{self, Laws};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, SliceState};
 use super::merge::merge_parts;
 use super::pairs::Pairs;
 use super::read::StoredKind;
@@ -34,6 +34,7 @@ use super::tier::TierPlan;
 use super::worker::Step;
 use super::write::CommitBatch;
 use crate::delta::epoch::{PartitionPosition, Sealed};
+use crate::delta::part;
 use crate::delta::{Combiner, CounterSum, Edge, EncodedPart, Encoder, GaugeSum, IdMap, SeriesTable, SourceTally};
 use crate::event::{
     CommitId, DropReason, Kind, Metric, SeriesId, Slice, SliceWidth, Slot, SourceIndex, Timestamp, series_hash,
@@ -181,10 +182,18 @@ impl Store {
             fold.restore_totals(&block)
         })?;
         let hidden = restore_hidden(&ledger, &mut *fold, rules, &hidden, &as_of)?;
-        ledger.replay(Slice(0), |part| {
-            let for_totals = part.kind == StoredKind::Log;
-            fold.replay(part.slice, part.through, part.bytes, for_totals)
-        })?;
+        // Segments that no window holds, because they wait for their span to end, say nothing to the fold.
+        let is_wanted = |state: &SliceState| state.log_rows > 0 || fold.wants(state.slice);
+        let slices: Vec<Slice> = ledger.slices().filter(is_wanted).map(|state| state.slice).collect();
+        for slice in slices {
+            ledger.replay_slice(slice, |part| {
+                let for_totals = part.kind == StoredKind::Log;
+                fold.replay(part.slice, part.through, part.bytes, for_totals)
+            })?;
+        }
+        // A part without rows, by which the fold knows how far it has come.
+        fold.replay(limits.slice.slice_of(now), ledger.last_commit(), &[part::VERSION], false)
+            .map_err(|source| ledger.corrupt_part(source))?;
         // What they gained since their block was written is kept until the block is written again.
         hidden.into_iter().for_each(|id| fold.forget(id));
         let stored = ledger.positions()?;
@@ -556,7 +565,7 @@ impl Store {
         batch.recent = &attempt.recent;
         batch.totals = &totals;
         (batch.expire, batch.expire_spans) = (chores.expire.as_ref(), chores.expire_spans.as_ref());
-        batch.tiers = chores.tiers.as_ref();
+        (batch.tiers, batch.clears) = (chores.tiers.as_ref(), chores.clears);
         match self.work.front().filter(|_| chores.has_step) {
             Some(Step::Segment(step)) => batch.segment = Some(step),
             Some(Step::History(step)) => batch.history = Some(step),
@@ -564,7 +573,7 @@ impl Store {
         }
         self.ledger.commit(&batch)?;
         self.totals_due.clear();
-        self.has_stepped = chores.has_step;
+        self.has_stepped = chores.has_step || chores.clears;
         if chores.has_step {
             self.work.landed();
         }

@@ -388,6 +388,10 @@ impl Fold for ViewFold {
         Ok(())
     }
 
+    fn wants(&self, slice: Slice) -> bool {
+        self.clock.inside(slice).contains(&true)
+    }
+
     fn leaving(&mut self, open: Slice) -> Vec<Slice> {
         let leaving = self.clock.advance(open);
         if self.shared.open.swap(open.0, Ordering::Relaxed) != open.0 {

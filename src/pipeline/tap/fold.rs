@@ -40,6 +40,10 @@ impl<F: Fold> Fold for TappedFold<F> {
         self.fold.replay(slice, through, part, for_totals)
     }
 
+    fn wants(&self, slice: Slice) -> bool {
+        self.fold.wants(slice)
+    }
+
     fn leaving(&mut self, open: Slice) -> Vec<Slice> {
         self.fold.leaving(open)
     }
