@@ -190,7 +190,7 @@ fn data_sets() -> Vec<DataSet> {
     let mut push = |name, series, is_judged| sets.push(DataSet { name, series, is_judged });
     for (name, machines) in [("host, one machine", 1), ("host, ten machines", 10)] {
         if let Some(series) = host(random, machines) {
-            push(name, series, true);
+            push(name, series, false);
         }
     }
     let scrapes = Scrapes::new(random);
@@ -201,6 +201,10 @@ fn data_sets() -> Vec<DataSet> {
     push("gauges, memory", (0..1000).map(|n| memory(random, &scrapes, n)).collect(), false);
     push("gauges, small whole", (0..1000).map(|n| whole(random, &scrapes, n)).collect(), false);
     push("gauges, 53 random bits", (0..200).map(|n| noise(random, &scrapes, n)).collect(), false);
+    let mut named: Vec<Series> = host(random, 10).unwrap_or_default();
+    named.extend((0..160).map(|_| counted(random)));
+    named.extend((0..160).map(|n| constant(random, &scrapes, n)));
+    push("hosts, counters, constants", named, true);
     // What exporters show, roughly: a third constants, half counters, the rest moves.
     let mut mixed = Vec::new();
     for target in 0..20 {

@@ -72,7 +72,7 @@ pub struct StoreActor {
     stop_by: i64,
     /// The last live epoch that every shard answered.
     answered_epoch: u64,
-    /// Ticks to come that write no step of a job.
+    /// Ticks to come that write no step of a job; at least 0.
     rest_ticks: i64,
 }
 
@@ -390,7 +390,7 @@ impl StoreActor {
     fn commit(&mut self, wall: Timestamp) {
         let began = self.clock.monotonic();
         self.store.allow_steps(self.rest_ticks == 0);
-        self.rest_ticks = self.rest_ticks.saturating_sub(1);
+        self.rest_ticks = (self.rest_ticks - 1).max(0);
         loop {
             match self.store.commit(wall) {
                 Ok(Some(done)) => {

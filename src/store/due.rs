@@ -61,8 +61,12 @@ impl Ledger {
         self.history.change(plan, oldest)
     }
 
-    /// The job of the history that is due: `until` is the first slice that must stay a segment.
+    /// The job of the history that is due: `until` is the first slice that must stay a segment. None while rows wait to be
+    /// cleared.
     pub(super) fn history_due(&self, until: Slice) -> Option<HistorySpec> {
+        if self.has_rubbish() {
+            return None;
+        }
         self.page_due(until.0).or_else(|| self.roll_due(until.0)).or_else(|| self.fold_due(until.0))
     }
 

@@ -33,7 +33,7 @@
 //! totals          block:u32 → as_of:u64 and what the fold encoded
 //! base            block:u32 → row*   row = id − 1024·block:u16 kind:u8 count:u64 weight:u64 sum:i128
 //! positions       partition → next:u64 clock:i64
-//! state           any name → whatever its owner encoded
+//! state           any name → whatever its owner encoded; "rubbish": see `rubbish.rs`                     (format 5)
 //! pairs           see `pairs/rows.rs`                                     (format 2)
 //! recent          see `kept.rs`                                           (format 2)
 //! pages           resolution:u32 start:u32 generation:u32 kind:u8 first id:u32 → a page (`page.rs`)       (format 5)
@@ -80,7 +80,9 @@
 //! 4. A log row is deleted only when the totals of every block are `as_of` its commit or newer: totals are
 //!    the stored rows plus every log row with commit > `as_of`.
 //! 5. Segment rows of another generation than the span's are rubbish of an unfinished job; nobody reads
-//!    them, and the next job of the slice (which uses the same number) deletes them first.
+//!    them, and the next job of the slice (which uses the same number) deletes them first. Segments that were paged,
+//!    generations that were folded and spans that expired are rubbish too, which row `rubbish` of `state` lists: it is
+//!    deleted in bounded pieces by the next commits, and until then nothing is written under its keys.
 //! 6. base + all log rows + all present segment rows + all listed pages of spans that are not rolled = the sums of
 //!    everything ever committed (C5).
 //! 7. No slice that a window may still read back, or that recovery puts into one, is paged.
@@ -99,11 +101,12 @@
 //! | segment step, not the last | rows of a generation that nobody reads | rubbish (invariant 5); the job starts again |
 //! | last segment step | one transaction: new generation, log rows gone | before or after, never both (invariant 3) |
 //! | expiry of slices | one transaction: rows gone, sums in `base` | before or after (invariant 6) |
-//! | step of pages, not the last (paging, rolling up, folding generations) | pages of generations that no row of `tier_spans` lists | rubbish; the next job of that span uses the same numbers and deletes them first; expiry deletes whole spans, rubbish included |
-//! | last step of paging | one transaction: the generations are listed in every tier they go to, the segments are gone | before or after, never both (invariant 3) |
+//! | step of pages, not the last (paging, rolling up, folding generations) | pages of generations that no row of `tier_spans` lists | rubbish; the next job of that span uses the same numbers and deletes them first; what is left of an expired span is deleted whole |
+//! | last step of paging | one transaction: the generations are listed in every tier they go to, the segments are listed as rubbish | before or after, never both (invariant 3) |
 //! | last step of rolling up | one transaction: the generations are listed, the span says that it is rolled | before or after; a span that does not say so is rolled up again from the beginning, over rubbish |
-//! | last step of folding generations | one transaction: the new one is listed, the old ones are gone | before or after: the same samples |
-//! | expiry of spans | one transaction: pages and rows of `tier_spans` gone, `from` moved, sums of what was not rolled in `base` | before or after (invariant 6) |
+//! | last step of folding generations | one transaction: the new one is listed, the old ones as rubbish | before or after: the same samples |
+//! | expiry of spans | one transaction: rows of `tier_spans` gone, their pages listed as rubbish, `from` moved; sums of what was not rolled went to `base` before, when the span was marked as rolled | before or after (invariant 6) |
+//! | clearing | one transaction: some rows gone, the list of rubbish shorter | it goes on |
 //! | another list of tiers | rows of `tiers`, in the next commit | before or after; nothing is paged or expired before the rows say what the pipeline file says |
 //! | upgrade of an older file | one transaction: new tables, new manifests, the version | the older file, or this format's |
 //! | no space (ENOSPC, EDQUOT, EFBIG) | redb latches the handle; the file keeps the last commit | reopening needs no space; the batch is committed when there is some |

@@ -9,6 +9,7 @@ use super::error::{Fault, StoreError, corrupt, guard};
 use super::format::*;
 use super::read::{get, scan};
 use super::reader::{SharedDatabase, StoreReader};
+use super::rubbish::{Entry, KEY_RUBBISH, decode};
 use super::series::decode_whole;
 use super::tier::{History, Tier, TierSpan};
 use crate::delta::part::Corrupt;
@@ -29,6 +30,8 @@ pub struct Ledger {
     pub(super) meta: Meta,
     pub(super) spans: BTreeMap<u32, Span>,
     pub(super) history: History,
+    /// What nobody reads any more and is not deleted yet.
+    pub(super) rubbish: Vec<Entry>,
     /// `as_of` of the totals of each block; 0 until known.
     pub(super) totals_as_of: Vec<u64>,
 }
@@ -103,6 +106,7 @@ impl Ledger {
             meta: Meta::default(),
             spans: BTreeMap::new(),
             history: History::default(),
+            rubbish: Vec::new(),
             totals_as_of: Vec::new(),
         };
         ledger.meta.created = now.0;
@@ -126,17 +130,18 @@ impl Ledger {
         })?;
         let loaded = guard(self.disk.name(), || {
             let loaded = load(&db, self.disk.name(), slice_nanos)?;
-            if known && (loaded.0.store_id != self.meta.store_id || loaded.0.last_commit < self.meta.last_commit) {
+            let meta = &loaded.meta;
+            if known && (meta.store_id != self.meta.store_id || meta.last_commit < self.meta.last_commit) {
                 return Err(corrupt("it was replaced by another file while it was in use"));
             }
             Ok(loaded)
         });
         *write(&self.db) = Some(db);
         match loaded {
-            Ok((meta, spans, history)) => {
+            Ok(Loaded { meta, spans, history, rubbish }) => {
                 let blocks = meta.next_series.div_ceil(BLOCK_SERIES) as usize;
                 self.totals_as_of.resize(blocks, 0);
-                (self.meta, self.spans, self.history) = (meta, spans, history);
+                (self.meta, self.spans, self.history, self.rubbish) = (meta, spans, history, rubbish);
                 self.is_broken.set(false);
                 Ok(())
             }
@@ -409,7 +414,15 @@ fn upgrade(db: &Database) -> Result<(), Fault> {
     Ok(txn.commit()?)
 }
 
-fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u32, Span>, History), Fault> {
+/// What is in memory of a file.
+struct Loaded {
+    meta: Meta,
+    spans: BTreeMap<u32, Span>,
+    history: History,
+    rubbish: Vec<Entry>,
+}
+
+fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<Loaded, Fault> {
     let path = || path.to_owned();
     match db.begin_read()?.open_table(Table::Meta.rows()) {
         Err(redb::TableError::Storage(error)) => return Err(error.into()),
@@ -432,7 +445,13 @@ fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u
         Ok(())
     })?;
     // Its rows are read one by one, so that one that has vanished would look as if it had never been.
-    scan(db, Table::State, &meta, |_, _| Ok(()))?;
+    let mut rubbish = Vec::new();
+    scan(db, Table::State, &meta, |key, content| {
+        if key == KEY_RUBBISH {
+            rubbish = decode(content)?;
+        }
+        Ok(())
+    })?;
     let mut history = History::default();
     scan(db, Table::Tiers, &meta, |key, content| {
         history.tiers.insert(u32_of(key)?, Tier::decode(content)?);
@@ -442,5 +461,5 @@ fn load(db: &Database, path: &str, slice_nanos: i64) -> Result<(Meta, BTreeMap<u
         history.spans.insert(tier_span_of(key)?, TierSpan::decode(content)?);
         Ok(())
     })?;
-    Ok((meta, spans, history))
+    Ok(Loaded { meta, spans, history, rubbish })
 }

@@ -27,6 +27,7 @@ mod events;
 mod read;
 mod reader;
 mod retire;
+mod rubbish;
 mod segment;
 mod series;
 mod state;

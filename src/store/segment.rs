@@ -121,7 +121,9 @@ impl Ledger {
         let is_due = |span: &Span| {
             span.log.rows > 0 && (span.newest <= through || (span.log.rows > LATE_ROWS_MAX && span.through < through))
         };
-        self.spans.range(..open.0).find(|(_, span)| is_due(span)).map(|(slice, _)| Slice(*slice))
+        let is_free = |slice: u32| !self.is_rubbish(slice);
+        let mut due = self.spans.range(..open.0).filter(|(slice, span)| is_due(span) && is_free(**slice));
+        due.next().map(|(slice, _)| Slice(*slice))
     }
 
     /// Begins to fold a slice: all its log rows up to [`totals_through`](Ledger::totals_through), and the

@@ -556,7 +556,7 @@ impl Store {
         batch.recent = &attempt.recent;
         batch.totals = &totals;
         (batch.expire, batch.expire_spans) = (chores.expire.as_ref(), chores.expire_spans.as_ref());
-        batch.tiers = chores.tiers.as_ref();
+        (batch.tiers, batch.clears) = (chores.tiers.as_ref(), chores.clears);
         match self.work.front().filter(|_| chores.has_step) {
             Some(Step::Segment(step)) => batch.segment = Some(step),
             Some(Step::History(step)) => batch.history = Some(step),
@@ -564,7 +564,7 @@ impl Store {
         }
         self.ledger.commit(&batch)?;
         self.totals_due.clear();
-        self.has_stepped = chores.has_step;
+        self.has_stepped = chores.has_step || chores.clears;
         if chores.has_step {
             self.work.landed();
         }

@@ -48,11 +48,13 @@ impl Ledger {
                 spans.find(|(_, span)| !span.is_rolled).map(|(start, _)| start)
             };
             while let Some(start) = unrolled(self) {
+                self.clear_rubbish()?;
                 self.run_history(self.roll_spec(*resolution, start))?;
             }
             let change = TierChange { rows: vec![(*resolution, None)], emptied: vec![*resolution] };
             self.commit(&CommitBatch { tiers: Some(&change), ..self.next_batch() })?;
         }
+        self.clear_rubbish()?;
         Ok(gone)
     }
 

@@ -24,7 +24,7 @@ const ORDERS_MAX: usize = 16;
 /// Work of several steps.
 pub(super) enum Job {
     Segment(SegmentJob),
-    History(HistoryJob),
+    History(Box<HistoryJob>),
 }
 
 /// What one commit writes of a job.
@@ -62,7 +62,7 @@ impl Ledger {
 
 enum Order {
     /// Another job, instead of whatever is under way.
-    Begin(u64, Box<Job>),
+    Begin(u64, Job),
     /// A step was written.
     Next(u64),
     /// The job is not wanted any more.
@@ -75,7 +75,7 @@ pub struct WorkerHandle(Sender<Order>);
 impl WorkerHandle {
     /// False when the worker takes nothing: it has stopped, or is far behind.
     pub(super) fn begin(&self, number: u64, job: Job) -> bool {
-        self.0.try_send(Order::Begin(number, Box::new(job))).is_ok()
+        self.0.try_send(Order::Begin(number, job)).is_ok()
     }
 
     pub(super) fn next(&self, number: u64) {
@@ -94,7 +94,7 @@ pub struct Worker {
     orders: Receiver<Order>,
     reader: StoreReader,
     store: StoreHandle,
-    job: Option<(u64, Box<Job>)>,
+    job: Option<(u64, Job)>,
     leave: u32,
 }
 

@@ -11,6 +11,7 @@ use super::format::*;
 use super::job::HistoryStep;
 use super::ledger::{KEY_STORE, Ledger};
 use super::read::{log_range, segment_range};
+use super::rubbish::Entry;
 use super::segment::SegmentStep;
 use super::series::{SeriesDef, encode_series};
 use super::tier::{Tier, TierChange, TierSpan};
@@ -54,6 +55,8 @@ pub struct CommitBatch<'a> {
     pub expire_spans: Option<&'a TierExpiry>,
     /// From [`Ledger::tier_change`].
     pub tiers: Option<&'a TierChange>,
+    /// A bounded piece of what nobody reads any more is deleted.
+    pub clears: bool,
 }
 
 impl CommitBatch<'_> {
@@ -75,6 +78,7 @@ impl CommitBatch<'_> {
             history: None,
             expire_spans: None,
             tiers: None,
+            clears: false,
         }
     }
 }
@@ -85,13 +89,14 @@ pub(super) struct Change {
     pub(super) spans: BTreeMap<u32, Span>,
     pub(super) tiers: BTreeMap<u32, Option<Tier>>,
     pub(super) tier_spans: BTreeMap<(u32, u32), Option<TierSpan>>,
+    pub(super) rubbish: Option<Vec<Entry>>,
     pub(super) sealed: Vec<u8>,
 }
 
 impl Change {
     pub(super) fn new(meta: &Meta) -> Change {
-        let (spans, tiers, tier_spans) = Default::default();
-        Change { meta: meta.clone(), spans, tiers, tier_spans, sealed: Vec::new() }
+        let (spans, tiers, tier_spans, rubbish) = Default::default();
+        Change { meta: meta.clone(), spans, tiers, tier_spans, rubbish, sealed: Vec::new() }
     }
 }
 
@@ -126,6 +131,8 @@ impl Ledger {
         }
         let is_void = |step: &&HistoryStep| !self.is_current(&step.spec);
         assert!(batch.history.filter(is_void).is_none(), "a step whose inputs have changed is begun anew");
+        let may_begin = batch.history.is_none_or(|step| !step.is_first || !self.has_rubbish());
+        assert!(may_begin, "nothing is written under keys that wait to be cleared");
         let mut change = Change::new(&self.meta);
         self.with(|db| {
             let mut txn = db.begin_write()?;
@@ -141,6 +148,9 @@ impl Ledger {
             } else {
                 self.spans.insert(slice, span);
             }
+        }
+        if let Some(rubbish) = change.rubbish {
+            self.rubbish = rubbish;
         }
         for (resolution, tier) in change.tiers {
             match tier {
@@ -172,13 +182,16 @@ impl Ledger {
             self.write_expiry(txn, step, change)?;
         }
         if let Some(tiers) = batch.tiers {
-            self.write_tiers(txn, tiers, change)?;
+            self.write_tiers(tiers, change);
         }
         if let Some(step) = batch.history {
             self.write_history(txn, step, batch.id.0, change)?;
         }
         if let Some(step) = batch.expire_spans {
-            self.write_tier_expiry(txn, step, change)?;
+            self.write_tier_expiry(step, change)?;
+        }
+        if batch.clears {
+            self.write_clearing(txn, change)?;
         }
         self.put_history(txn, change)?;
         if !batch.positions.is_empty() {

@@ -7,10 +7,10 @@ use super::base::{SumMap, add_sums, decode_base, encode_base};
 use super::due::TierExpiry;
 use super::error::{Fault, corrupt};
 use super::format::*;
-use super::job::{HistoryFinish, HistoryStep, Purpose};
+use super::job::{HistoryFinish, HistorySpec, HistoryStep, Purpose};
 use super::ledger::Ledger;
-use super::read::segment_range;
-use super::tier::{TierChange, TierSpan, span_end};
+use super::rubbish::{Entry, KEY_RUBBISH, encode};
+use super::tier::{TierChange, TierSpan};
 use super::write::{Change, put};
 use redb::{ReadableTable, WriteTransaction};
 use std::collections::BTreeMap;
@@ -22,18 +22,12 @@ impl Ledger {
         change.tier_spans.entry(key).or_insert_with(|| Some(stored())).get_or_insert_default()
     }
 
-    pub(super) fn write_tiers(
-        &self,
-        txn: &WriteTransaction,
-        tiers: &TierChange,
-        change: &mut Change,
-    ) -> Result<(), Fault> {
+    pub(super) fn write_tiers(&self, tiers: &TierChange, change: &mut Change) {
         for resolution in &tiers.emptied {
             let spans: Vec<u32> = self.history.spans_of(*resolution, 0..u32::MAX).map(|(start, _)| start).collect();
-            drop_spans(txn, *resolution, &spans, change)?;
+            self.drop_spans(*resolution, &spans, change);
         }
         change.tiers.extend(tiers.rows.iter().copied());
-        Ok(())
     }
 
     pub(super) fn write_history(
@@ -85,15 +79,14 @@ impl Ledger {
         }
         let source = (spec.resolution, spec.start);
         match spec.purpose {
-            Purpose::Page => self.drop_segments(txn, spec.start, change)?,
+            Purpose::Page => self.drop_segments(spec, change),
             Purpose::Roll => self.tier_span(change, source).is_rolled = true,
             Purpose::Fold => {
-                let mut table = txn.open_table(Table::Pages.rows())?;
-                for generation in &spec.generations {
-                    let first = page_key(spec.resolution, spec.start, generation.number, 0, 0);
-                    let last = page_key(spec.resolution, spec.start, generation.number, 0xFF, u32::MAX);
-                    table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
-                }
+                let gone = spec.generations.iter().map(|generation| {
+                    let (resolution, start) = source;
+                    Entry { resolution, start, end: generation.number, bytes: generation.allocated }
+                });
+                self.rubbish_of(change).extend(gone);
                 let is_gone = |number: u32| spec.generations.iter().any(|generation| generation.number == number);
                 self.tier_span(change, source).generations.retain(|generation| !is_gone(generation.number));
             }
@@ -101,30 +94,21 @@ impl Ledger {
         add_to_base(txn, &finish.sums, change)
     }
 
-    /// The segments of a span of the first tier go, and rubbish with them. Log rows stay: they came later.
-    fn drop_segments(&self, txn: &WriteTransaction, start: u32, change: &mut Change) -> Result<(), Fault> {
-        let end = span_end(1, start);
-        let (first, _) = segment_range(start, 0);
-        let (_, last) = segment_range(end - 1, u32::MAX);
-        txn.open_table(Table::Segments.rows())?.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
-        let slices: Vec<u32> = self.spans.range(start..end).map(|(slice, _)| *slice).collect();
-        for slice in slices {
-            let span = self.span(change, slice);
+    /// The segments of a span of the first tier are not read any more. Log rows stay: they came later.
+    fn drop_segments(&self, spec: &HistorySpec, change: &mut Change) {
+        let bytes = spec.segments.iter().map(|segment| segment.rows.bytes).sum();
+        self.rubbish_of(change).push(Entry::segments(spec.start, bytes));
+        for segment in &spec.segments {
+            let span = self.span(change, segment.slice);
             (span.generation, span.segments) = (0, Manifest::default());
             if span.log.rows == 0 {
                 *span = Span::default();
             }
         }
-        Ok(())
     }
 
-    pub(super) fn write_tier_expiry(
-        &self,
-        txn: &WriteTransaction,
-        step: &TierExpiry,
-        change: &mut Change,
-    ) -> Result<(), Fault> {
-        drop_spans(txn, step.resolution, &step.spans, change)?;
+    pub(super) fn write_tier_expiry(&self, step: &TierExpiry, change: &mut Change) -> Result<(), Fault> {
+        self.drop_spans(step.resolution, &step.spans, change);
         let tier = change
             .tiers
             .get(&step.resolution)
@@ -135,7 +119,17 @@ impl Ledger {
         Ok(())
     }
 
-    /// Rows of `tiers` and `tier_spans` as this transaction leaves them.
+    /// Spans of a tier are not read any more.
+    fn drop_spans(&self, resolution: u32, spans: &[u32], change: &mut Change) {
+        for start in spans {
+            if let Some(span) = self.history.spans.get(&(resolution, *start)) {
+                self.rubbish_of(change).push(Entry::span(resolution, *start, span));
+                change.tier_spans.insert((resolution, *start), None);
+            }
+        }
+    }
+
+    /// Rows of `tiers` and `tier_spans`, and the list of rubbish, as this transaction leaves them.
     pub(super) fn put_history(&self, txn: &WriteTransaction, change: &mut Change) -> Result<(), Fault> {
         let tiers: Vec<_> = change.tiers.iter().map(|(r, tier)| (r.to_be_bytes(), tier.map(|t| t.encode()))).collect();
         put(txn, Table::Tiers, tiers, change)?;
@@ -144,20 +138,11 @@ impl Ledger {
             (tier_span_key(*resolution, *start), span.as_ref().map(TierSpan::encode))
         });
         let spans: Vec<_> = spans.collect();
-        put(txn, Table::TierSpans, spans, change)
+        put(txn, Table::TierSpans, spans, change)?;
+        let Some(rubbish) = &change.rubbish else { return Ok(()) };
+        let row = (!rubbish.is_empty()).then(|| encode(rubbish));
+        put(txn, Table::State, [(KEY_RUBBISH, row)], change)
     }
-}
-
-/// Deletes spans of a tier, with whatever stands under their keys.
-fn drop_spans(txn: &WriteTransaction, resolution: u32, spans: &[u32], change: &mut Change) -> Result<(), Fault> {
-    let mut table = txn.open_table(Table::Pages.rows())?;
-    for start in spans {
-        let first = page_key(resolution, *start, 0, 0, 0);
-        let last = page_key(resolution, *start, u32::MAX, 0xFF, u32::MAX);
-        table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
-        change.tier_spans.insert((resolution, *start), None);
-    }
-    Ok(())
 }
 
 /// Adds sums to the rows of `base` (C5).

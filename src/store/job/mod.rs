@@ -113,7 +113,7 @@ pub(super) enum Progress {
 
 enum Input {
     Segments(Gather),
-    Pages(Blocks),
+    Pages(Box<Blocks>),
 }
 
 /// The work of one spec, between two steps.
@@ -131,7 +131,9 @@ impl HistoryJob {
     pub(super) fn new(spec: HistorySpec) -> HistoryJob {
         let input = match spec.purpose {
             Purpose::Page => Input::Segments(Gather::new(&spec.segments)),
-            Purpose::Roll | Purpose::Fold => Input::Pages(Blocks::new(spec.resolution, spec.start, &spec.generations)),
+            Purpose::Roll | Purpose::Fold => {
+                Input::Pages(Box::new(Blocks::new(spec.resolution, spec.start, &spec.generations)))
+            }
         };
         // Slices of a segment are slots of the first tier: nothing meets there.
         let is_plain = |target: &Target| spec.purpose == Purpose::Page && target.resolution == 1;

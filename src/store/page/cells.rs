@@ -42,6 +42,33 @@ const GROUP_TOKENS: usize = 4096;
 /// Nor does it have more rows: those of a lone sample have no tokens.
 const GROUP_ROWS: usize = 1024;
 
+/// What a token of sparse cells says.
+#[derive(Clone, Copy)]
+struct Step {
+    /// The least gap of its class.
+    gap: u16,
+    /// Bits that tell which gap of the class.
+    raw: u8,
+    count: u8,
+}
+
+/// Steps of the tokens below [`ESCAPE`].
+static STEPS: [Step; ESCAPE as usize] = {
+    let mut steps = [Step { gap: 0, raw: 0, count: 0 }; ESCAPE as usize];
+    let mut token = 0;
+    while token < ESCAPE as usize {
+        let (class, count) = ((token >> 3) as u16, (token & 7) as u8 + 1);
+        steps[token] = if class < 4 {
+            Step { gap: class + 1, raw: 0, count }
+        } else {
+            let raw = (class >> 1) - 1;
+            Step { gap: ((2 | class & 1) << raw) + 1, raw: raw as u8, count }
+        };
+        token += 1;
+    }
+    steps
+};
+
 /// What the cells so far say about the next.
 #[derive(Clone, Copy)]
 struct Density {
@@ -279,18 +306,13 @@ fn put_sparse(sink: &mut Sink, counts: &mut Counts, context: usize, gap: u64, co
     }
 }
 
-/// Buffers of a reader of groups.
+/// What the row was decoded to that a reader of groups read last.
 #[derive(Default)]
-pub(super) struct CellScratch {
-    cells: Vec<(i32, u64)>,
-    below: Vec<(u16, u64)>,
-}
-
-impl CellScratch {
-    /// Cells and `below` of the row that was read last.
-    pub(super) fn row(&self) -> (&[(i32, u64)], &[(u16, u64)]) {
-        (&self.cells, &self.below)
-    }
+pub(super) struct RowCells {
+    /// Ascending, with their counts.
+    pub(super) cells: Vec<(i32, u64)>,
+    /// Declared bounds with their weights.
+    pub(super) below: Vec<(u16, u64)>,
 }
 
 /// A group that is being read.
@@ -313,7 +335,7 @@ impl<'a> GroupReader<'a> {
     }
 
     /// Reads the cells of the next row, whose head is this.
-    pub(super) fn row(&mut self, head: &RowHead, scratch: &mut CellScratch) -> Result<(), Corrupt> {
+    pub(super) fn row(&mut self, head: &RowHead, scratch: &mut RowCells) -> Result<(), Corrupt> {
         scratch.cells.clear();
         scratch.below.clear();
         match self.source.number(&mut self.scales.shape) {
@@ -371,7 +393,7 @@ impl<'a> GroupReader<'a> {
         first: i32,
         factor: u64,
         until: Until,
-        scratch: &mut CellScratch,
+        scratch: &mut RowCells,
     ) -> Result<(), Corrupt> {
         let mut density = head.density();
         let limit = i64::from(cell_limit(head.digits));
@@ -411,13 +433,8 @@ impl<'a> GroupReader<'a> {
     fn sparse(&mut self, context: usize) -> (u64, u64) {
         let token = self.source.tokens.next(context);
         if token < ESCAPE {
-            let (class, count) = (token >> 3, u64::from(token & 7) + 1);
-            if class < 4 {
-                return (u64::from(class) + 1, count);
-            }
-            let (half, raw) = (class & 1, (class >> 1).wrapping_sub(1));
-            let gap = u64::from(2 | half) << raw | self.source.bits.take(raw);
-            return (gap.wrapping_add(1), count);
+            let Step { gap, raw, count } = STEPS[token as usize];
+            return (u64::from(gap).wrapping_add(self.source.bits.take(u32::from(raw))), u64::from(count));
         }
         let mut number = || {
             let length = self.source.bits.take(6) as u32;

@@ -169,7 +169,7 @@ impl Form {
 /// The least divisor of a fraction that, times `factor`, is this float.
 fn divisor_of(value: f64, factor: f64) -> Option<u64> {
     let target = value.abs() / factor;
-    if target > EXACT {
+    if !(0.0..=EXACT).contains(&target) {
         return None;
     }
     let (mut numerators, mut divisors) = ((0u64, 1u64), (1u64, 0u64));
@@ -184,9 +184,9 @@ fn divisor_of(value: f64, factor: f64) -> Option<u64> {
         if numerators.1 as f64 / divisors.1 as f64 * factor == value.abs() {
             return Some(divisors.1);
         }
+        // Infinite where nothing is left.
         rest = 1.0 / (rest - whole as f64);
-        // Also where nothing is left to divide.
-        if !(rest < SOUGHT_DIVISOR_END as f64) {
+        if rest.abs() >= SOUGHT_DIVISOR_END as f64 {
             return None;
         }
     }

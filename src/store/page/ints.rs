@@ -26,17 +26,15 @@ const DIRECT: u64 = 32;
 const WIDE: u32 = 33;
 /// The token of a number that no other fits.
 const ESCAPE: u32 = 53;
-/// Tokens of these numbers.
-pub(super) const INT_TOKENS: usize = 54;
 /// One bit of length in the running mean.
-const ONE: u32 = 256;
+const ONE: u32 = 4096;
 /// From this mean on, numbers are shifted.
 const SHIFTED: u32 = 4 * ONE;
 
 /// What both sides know about the next number.
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
-    /// The mean of bit lengths × 256, the newest with weight ⅛.
+    /// The mean of bit lengths × 4,096, the newest with weight 1/16.
     mean: u32,
     was_zero: bool,
 }
@@ -44,7 +42,7 @@ pub(super) struct Scale {
 impl Scale {
     /// From the byte that a column stores.
     pub(super) fn from_byte(byte: u8) -> Scale {
-        Scale { mean: u32::from(byte) << 6, was_zero: false }
+        Scale { mean: u32::from(byte) << 10, was_zero: false }
     }
 
     /// The byte for numbers whose bit lengths sum to `bits`.
@@ -57,17 +55,17 @@ impl Scale {
     fn context(self) -> (usize, u32) {
         let Scale { mean, was_zero } = self;
         if mean >= SHIFTED {
-            let quarter = mean >> 6 & 3;
-            return ((12 + quarter + u32::from(was_zero) * 4) as usize, (mean >> 8).wrapping_sub(4));
+            let quarter = mean >> 10 & 3;
+            return ((12 + quarter + u32::from(was_zero) * 4) as usize, (mean >> 12).wrapping_sub(4));
         }
         let context = if mean >= ONE {
-            6 + (mean.wrapping_sub(ONE) >> 7)
+            6 + (mean.wrapping_sub(ONE) >> 11)
         } else {
-            u32::from(mean >= 8)
-                + u32::from(mean >= 24)
-                + u32::from(mean >= 64)
-                + u32::from(mean >= 128)
-                + u32::from(mean >= 192)
+            u32::from(mean >= 128)
+                + u32::from(mean >= 384)
+                + u32::from(mean >= 1024)
+                + u32::from(mean >= 2048)
+                + u32::from(mean >= 3072)
         };
         (context as usize, 0)
     }
@@ -75,7 +73,7 @@ impl Scale {
     #[inline(always)]
     fn note(&mut self, number: u64) {
         let length = 64u32.wrapping_sub(number.leading_zeros());
-        self.mean = self.mean.wrapping_sub(self.mean >> 3).wrapping_add(length << 5);
+        self.mean = self.mean.wrapping_sub(self.mean >> 4).wrapping_add(length << 8);
         self.was_zero = number == 0;
     }
 }

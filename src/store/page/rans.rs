@@ -290,14 +290,14 @@ impl<'a> Tokens<'a> {
         }
         let step = self.tables.steps[context][(self.state & (TOTAL - 1)) as usize];
         self.state = (step & 0xFFF).wrapping_mul(self.state >> TOTAL_BITS).wrapping_add(step >> 12 & 0xFFF);
-        if self.state < STATE_MIN {
-            let word = match self.words.get(self.at) {
-                Some(word) => u16::from_le_bytes(*word),
-                None => 0,
-            };
-            self.state = self.state << 16 | u32::from(word);
-            self.at = self.at.wrapping_add(1);
-        }
+        // Without a branch, which nobody could predict.
+        let word = match self.words.get(self.at) {
+            Some(word) => u32::from(u16::from_le_bytes(*word)),
+            None => 0,
+        };
+        let is_low = self.state < STATE_MIN;
+        self.state = if is_low { self.state << 16 | word } else { self.state };
+        self.at = self.at.wrapping_add(usize::from(is_low));
         step >> 24
     }
 

@@ -4,7 +4,7 @@
 //! a wanted series are decoded, and of a block nothing behind the last one.
 
 use super::bits::BitReader;
-use super::cells::{CellScratch, GroupReader};
+use super::cells::{GroupReader, RowCells};
 use super::column::{self, Heads};
 use super::distribution::{self, Head, HeadColumns};
 use super::ints::Source;
@@ -35,7 +35,7 @@ pub struct PageBuffers {
     scalars: ScalarColumns,
     columns: HeadColumns,
     heads: Vec<Head>,
-    cells: CellScratch,
+    cells: RowCells,
     lengths: Vec<i64>,
     series: Vec<(SeriesId, bool)>,
     owners: Vec<usize>,
@@ -325,7 +325,7 @@ impl Rows<'_> {
         &self,
         tail: &[u8],
         tables: &mut Tables,
-        scratch: &mut CellScratch,
+        scratch: &mut RowCells,
         visit: &mut Visit<'_>,
     ) -> Result<(), Corrupt> {
         let corrupt = Corrupt { at: 0 };
@@ -357,7 +357,7 @@ impl Rows<'_> {
                     && let Some(reader) = &mut reader
                 {
                     reader.row(&row, scratch)?;
-                    (cells, below) = scratch.row();
+                    (cells, below) = (&scratch.cells, &scratch.below);
                 }
                 if self.is_asked(at) {
                     let (digits, count, min, max) = (row.digits, row.count, row.min, row.max);

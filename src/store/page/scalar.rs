@@ -246,7 +246,8 @@ pub(super) fn write_gauges(
         whole.clear();
         whole.extend(rows.iter().map(|row| row.count as i64));
         out.column(whole, columns);
-        (low.clear(), high.clear());
+        low.clear();
+        high.clear();
         for row in several() {
             let last = form.whole(row.last);
             low.push(last.wrapping_sub(form.whole(row.min)));

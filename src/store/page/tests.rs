@@ -197,8 +197,9 @@ impl Rng {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// Nearly normal, and the same on every machine: a sum of twelve.
     fn normal(&mut self) -> f64 {
-        (-2.0 * (1.0 - self.unit()).ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 }
 
@@ -292,7 +293,7 @@ fn distribution(rng: &mut Rng, shape: Shape) -> OwnedDistribution {
             Shape::Constant => 42_000_000,
             Shape::Extreme => [0, 1, -1, 1_000_000_000_000_000_000, -1_000_000_000_000_000_000][rng.below(5) as usize],
             Shape::Anything => (rng.next() as i64) >> (5 + rng.below(58)),
-            _ => (12e6 * (0.8 * rng.normal()).exp()) as i64,
+            _ => (12e6 * (1.0 + rng.normal() * rng.normal())) as i64,
         };
         let weight = if weighted { 1 + rng.below(20_000) } else { WEIGHT_ONE };
         sum.add(units, layout::cell_of(digits, units), weight);
@@ -426,14 +427,129 @@ fn h1_a_whole_page_of_every_kind_reads_back() {
     check(Kind::Counter, &Rows::new());
 }
 
+/// What one machine says about its memory: used and free have one sum, two percentages follow, and a counter has a twin.
+fn related_rows(rng: &mut Rng, kind: Kind, slots: u16) -> Rows {
+    let mut rows = Rows::new();
+    let total = 25_276_510_208.0;
+    let (mut used, mut free) = (732_421.0 * 4096.0, 1_220_703.0 * 4096.0);
+    for slot in 0..slots {
+        used += (rng.normal() * 500.0).round() * 4096.0;
+        free += (rng.normal() * 500.0).round() * 4096.0;
+        let time = i64::from(slot) * 10_000_000_000 + 1_700_000_000_000_000_000 + rng.below(1_000_000) as i64;
+        let values = [used, total - used, used / total * 100.0, 42.0, free / total, free, total - free + 0.5];
+        for (n, value) in values.into_iter().enumerate() {
+            let row = if kind == Kind::Counter {
+                Owned::Counter(CounterSum { nanos: value as i128 * 1_000_000_000 })
+            } else {
+                let (last, position, sum) = (value, time as u64 + n as u64, value.round() as i128);
+                Owned::Gauge(GaugeSum { count: 1, last, time, position, min: last, max: last, sum, adjust: None })
+            };
+            rows.insert((n as u32, slot), row);
+        }
+    }
+    rows
+}
+
+#[test]
+fn h1_what_follows_from_another_series_costs_little_and_comes_back() {
+    let mut rng = Rng(21);
+    for kind in [Kind::Counter, Kind::Gauge] {
+        let rows = related_rows(&mut rng, kind, 360);
+        check(kind, &rows);
+        let bytes = |ids: &[u32]| {
+            written(kind, &rows.iter().filter(|((id, _), _)| ids.contains(id)).map(|(k, r)| (*k, r.clone())).collect())
+                .len()
+        };
+        let (alone, both) = (bytes(&[0]), bytes(&[0, 1]));
+        assert!(both < alone + 100, "{kind:?}: {both} for two where one is {alone}");
+        if kind == Kind::Gauge {
+            let (all, two) = (bytes(&[0, 1, 2, 4, 5, 6]), bytes(&[0, 5]));
+            assert!(all < two + 500, "{all} for six where the two that move are {two}");
+            assert!(bytes(&[2]) < alone + 100, "a percentage by itself is no more than what it is of");
+        }
+    }
+}
+
+#[test]
+fn h1_pages_are_as_small_as_they_were() {
+    let mut rng = Rng(33);
+    let hour = |of: &mut dyn FnMut(u32, u16) -> Owned| -> Rows {
+        (0..50).flat_map(|id| (0..360).map(move |slot| (id, slot))).map(|key| (key, of(key.0, key.1))).collect()
+    };
+    let each = |kind: Kind, rows: &Rows| written(kind, rows).len() as f64 / rows.len() as f64;
+
+    let gauge = |id: u32, slot: u16, last: f64| {
+        let time = 1_700_000_000_000_000_000 + i64::from(slot) * 10_000_000_000;
+        let (position, sum) = (time as u64 + u64::from(id), (last * 1e6).round() as i128);
+        Owned::Gauge(GaugeSum { count: 1, last, time, position, min: last, max: last, sum, adjust: None })
+    };
+    let constant = hour(&mut |id, slot| gauge(id, slot, f64::from(id) * 3.25));
+    assert!(each(Kind::Gauge, &constant) <= 0.05, "{}", each(Kind::Gauge, &constant));
+
+    // Entropy of a Poisson number of mean 100: 5.37 bits.
+    let counted = hour(&mut |_, _| {
+        let increment = (100.0 + 10.0 * rng.normal()).round() as i128;
+        Owned::Counter(CounterSum { nanos: increment * 1_000_000_000 })
+    });
+    assert!(each(Kind::Counter, &counted) <= 5.37 * 1.07 / 8.0, "{}", each(Kind::Counter, &counted));
+
+    let mut rng = Rng(34);
+    let timings: Rows = (0..60)
+        .map(|slot| {
+            let mut sum = crate::delta::DistributionSum::new(Digits::Two);
+            for _ in 0..1000 {
+                let units = (12e6 * (0.8 * rng.normal()).exp()) as i64;
+                sum.add(units, layout::cell_of(Digits::Two, units), WEIGHT_ONE);
+            }
+            let cells = sum.sketch.cells().collect();
+            let (digits, count, weighted, below) = (Digits::Two, sum.count, false, Vec::new());
+            let (sum, min, max) = (sum.sum, sum.min, sum.max);
+            let row = OwnedDistribution { digits, count, weighted, sum, min, max, cells, below };
+            ((1, slot), Owned::Distribution(row))
+        })
+        .collect();
+    assert!(each(Kind::Distribution, &timings) <= 210.0, "{}", each(Kind::Distribution, &timings));
+}
+
+/// Pages of every kind as they were when this format was fixed. A difference is a new format version, and pages of this
+/// one must be read for ever.
+#[test]
+fn h1_the_format_is_what_it_was() {
+    let mut rng = Rng(77);
+    let mut pages: Vec<(Kind, Rows)> =
+        Kind::ALL.iter().map(|kind| (*kind, random_rows(&mut rng, *kind, 6, 10, 80))).collect();
+    pages.push((Kind::Counter, related_rows(&mut rng, Kind::Counter, 40)));
+    pages.push((Kind::Gauge, related_rows(&mut rng, Kind::Gauge, 40)));
+    pages.push((Kind::Gauge, random_rows(&mut rng, Kind::Gauge, 20, 60, 20)));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let text: String =
+        pages.iter().map(|(kind, rows)| format!("{} {}\n", kind.as_str(), hex(&written(*kind, rows)))).collect();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/page-format-1.txt");
+    if std::env::var_os("HYDROGRAPH_BLESS").is_some_and(|value| value == "1") {
+        std::fs::write(&path, &text).expect("writes the golden file");
+    }
+    let kept = std::fs::read_to_string(&path).expect("present; HYDROGRAPH_BLESS=1 writes it");
+    for ((kind, rows), line) in pages.iter().zip(kept.lines()) {
+        let (word, digits) = line.split_once(' ').expect("a kind and bytes");
+        assert_eq!(word, kind.as_str());
+        let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("a byte");
+        let bytes: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+        let read = read(&bytes, Wanted::All, 0..u16::MAX, true).expect("a page of this format is read");
+        assert!(read.iter().map(|(key, row)| (key, row)).eq(rows.iter()), "{word}: other rows than were written");
+    }
+    assert!(text == kept, "pages have other bytes than {}", path.display());
+}
+
 #[test]
 fn h3_no_bytes_do_harm() {
     let mut rng = Rng(5);
-    let sound: Vec<Vec<u8>> = Kind::ALL
+    let mut sound: Vec<Vec<u8>> = Kind::ALL
         .iter()
         .flat_map(|kind| [(1, 1), (3, 20), (9, 30)].map(|(series, slots)| (*kind, series, slots)))
         .map(|(kind, series, slots)| written(kind, &random_rows(&mut rng, kind, series, slots, 80)))
         .collect();
+    sound.push(written(Kind::Counter, &related_rows(&mut rng, Kind::Counter, 30)));
+    sound.push(written(Kind::Gauge, &related_rows(&mut rng, Kind::Gauge, 30)));
     let mut buffers = PageBuffers::default();
     let mut refused = 0u32;
     for n in 0..100_000 {

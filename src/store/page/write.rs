@@ -15,8 +15,8 @@ use crate::delta::part::RowValue;
 use crate::delta::varint::put_u64;
 use crate::event::{Kind, SeriesId};
 
-/// A block ends behind the series that gives it this many tokens: some 20 µs of reading.
-const BLOCK_TOKENS: usize = 2048;
+/// A block ends behind the series that gives it this many tokens: some 40 µs of reading.
+const BLOCK_TOKENS: usize = 4096;
 /// Or this many series, where they have few tokens.
 const BLOCK_SERIES: usize = 64;
 /// Or so many rows, which a reader of one series keeps; one more series fits below [`BLOCK_ROWS_MAX`].

@@ -42,7 +42,8 @@ impl Ledger {
         // A leaf of the index holds 113 rows when it is full, and is two thirds full as hashes come.
         let index = u64::from(self.meta.next_series) * allocated(0, 40);
         debug_assert!(Table::Meta as usize == MANIFESTS, "tables with a manifest come first");
-        slices + tables + index + self.history.allocated()
+        let rubbish: u64 = self.rubbish.iter().map(|entry| entry.bytes).sum();
+        slices + tables + index + rubbish + self.history.allocated()
     }
 
     /// The next spans to shed: of the finest tier whose oldest spans can go.

@@ -22,7 +22,7 @@ pub(super) struct Work {
     /// Of the last job that began.
     number: u64,
     /// The job, where no worker has it.
-    job: Option<Box<Job>>,
+    job: Option<Job>,
     is_under_way: bool,
     /// Made and not known to have landed, oldest first.
     steps: VecDeque<Step>,
@@ -55,7 +55,7 @@ impl Work {
         self.is_under_way = true;
         match &self.worker {
             Some(worker) => self.is_under_way = worker.begin(self.number, job),
-            None => self.job = Some(Box::new(job)),
+            None => self.job = Some(job),
         }
     }
 
@@ -122,6 +122,8 @@ pub(super) struct Chores {
     pub(super) expire: Option<ExpireStep>,
     pub(super) expire_spans: Option<TierExpiry>,
     pub(super) tiers: Option<TierChange>,
+    /// A piece of what nobody reads any more is deleted.
+    pub(super) clears: bool,
     /// A step of [`Work`].
     pub(super) has_step: bool,
     /// What goes only because of `max_size`.
@@ -167,6 +169,10 @@ impl Store {
             // Until the rows say what the file says nothing is paged or dropped by them.
             return Ok(chores);
         }
+        if self.ledger.has_rubbish() {
+            chores.clears = true;
+            return Ok(chores);
+        }
         // A slice that windows still hold is read back when it leaves them: it must be there then.
         let now = time.min(self.slid_at);
         let kept_from = self.oldest_kept(now);
@@ -180,7 +186,9 @@ impl Store {
                     chores.expire_spans = Some(expiry);
                     return Ok(chores);
                 }
-                Some(Shed::Spans(ExpiryDue::ToBase(spec))) => self.work.begin(Job::History(HistoryJob::new(spec))),
+                Some(Shed::Spans(ExpiryDue::ToBase(spec))) => {
+                    self.work.begin(Job::History(Box::new(HistoryJob::new(spec))))
+                }
                 Some(Shed::Slices(expire)) => {
                     chores.expire = Some(expire);
                     return Ok(chores);
@@ -202,7 +210,7 @@ impl Store {
         if let Some(slice) = self.ledger.segment_candidate(open) {
             self.work.begin(Job::Segment(self.ledger.segment_job(slice)));
         } else if let Some(spec) = self.ledger.history_due(kept_from.min(open)) {
-            self.work.begin(Job::History(HistoryJob::new(spec)));
+            self.work.begin(Job::History(Box::new(HistoryJob::new(spec))));
         }
     }
 }

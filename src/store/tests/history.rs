@@ -8,7 +8,7 @@ use crate::delta::{CounterSum, DistributionSum, EncodedPart, GaugeSum};
 use crate::event::{CommitId, Kind, SeriesId, Slice, Timestamp, WEIGHT_ONE};
 use crate::sketch::Distinct;
 use crate::store::due::ExpiryDue;
-use crate::store::job::{HistoryJob, HistorySpec};
+use crate::store::job::{HistoryJob, HistorySpec, HistoryStep};
 use crate::store::page::{Page, PageBuffers, Wanted};
 use crate::store::{BaseSums, CommitBatch, Ledger, SumMap, TierPlan, TotalsBlock};
 use redb::ReadableDatabase;
@@ -243,7 +243,9 @@ impl World {
     fn step(&mut self) {
         let Some(mut job) = self.job.take() else { return };
         let step = self.ledger.with(|db| job.step(&db.begin_read()?)).expect("readable");
-        let Some(step) = step.filter(|step| self.ledger.is_current(&step.spec)) else {
+        let may_write =
+            |step: &HistoryStep| self.ledger.is_current(&step.spec) && !(step.is_first && self.ledger.has_rubbish());
+        let Some(step) = step.filter(may_write) else {
             return self.note("stale job");
         };
         let slice = self.open;
@@ -273,6 +275,7 @@ impl World {
                     self.note("expiry of spans");
                 }
             }
+            Some(ExpiryDue::ToBase(_)) if self.ledger.has_rubbish() => {}
             Some(ExpiryDue::ToBase(spec)) => {
                 self.note("to base");
                 self.begin(spec);
@@ -291,6 +294,12 @@ impl World {
     fn turn(&mut self) {
         if let Some(change) = self.ledger.tier_change(&self.plan) {
             self.commit(&[], CommitBatch { tiers: Some(&change), ..NOTHING });
+            return;
+        }
+        if self.ledger.has_rubbish() && self.rng.below(3) == 0 {
+            if self.commit(&[], CommitBatch { clears: true, ..NOTHING }) {
+                self.note("clearing");
+            }
             return;
         }
         match self.rng.below(100) {
@@ -317,22 +326,19 @@ impl World {
                 }
             }
             60..88 => {
-                if self.job.is_none() {
+                if self.job.is_none() && !self.ledger.has_rubbish() {
                     let until = self.kept_from();
-                    match self.ledger.history_due(until) {
-                        Some(spec) => self.begin(spec),
-                        None if self.rng.below(4) == 0 => {
-                            let many: Vec<_> =
-                                self.ledger.history.spans.iter().filter(|(_, s)| s.generations.len() > 1).collect();
-                            if !many.is_empty() {
-                                let ((resolution, start), _) = many[self.rng.0 as usize % many.len()];
-                                let spec = self.ledger.fold_spec(*resolution, *start, self.rng.0 & 1024 == 0);
-                                if spec.generations.len() > 1 {
-                                    self.begin(spec);
-                                }
-                            }
+                    let is_many = |span: &&(&(u32, u32), &crate::store::tier::TierSpan)| span.1.generations.len() > 1;
+                    let many: Vec<_> = self.ledger.history.spans.iter().filter(is_many).map(|(key, _)| *key).collect();
+                    if self.rng.below(4) == 0 && !many.is_empty() {
+                        let (resolution, start) = many[self.rng.below(many.len() as u64) as usize];
+                        let all = self.rng.below(2) == 0;
+                        let spec = self.ledger.fold_spec(resolution, start, all);
+                        if spec.generations.len() > 1 {
+                            self.begin(spec);
                         }
-                        None => {}
+                    } else if let Some(spec) = self.ledger.history_due(until) {
+                        self.begin(spec);
                     }
                 }
                 self.step();
@@ -392,7 +398,7 @@ impl World {
 }
 
 fn operations() -> u64 {
-    std::env::var("HYDROGRAPH_MODEL_OPERATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(2400)
+    std::env::var("HYDROGRAPH_MODEL_OPERATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(6000)
 }
 
 #[test]
@@ -415,9 +421,18 @@ fn h1_c5_whatever_happens_any_read_says_what_the_model_says() {
         }
     }
     println!("{counts:?}");
-    for what in
-        ["page", "roll", "fold", "expiry of spans", "to base", "expiry of slices", "crash", "failed commit", "late"]
-    {
+    for what in [
+        "page",
+        "roll",
+        "fold",
+        "clearing",
+        "expiry of spans",
+        "to base",
+        "expiry of slices",
+        "crash",
+        "failed commit",
+        "late",
+    ] {
         assert!(counts.get(what).is_some_and(|count| *count > 0), "{what} never happened: {counts:?}");
     }
 }
@@ -443,6 +458,7 @@ fn filled(disk: &SimDisk, plan: &[TierPlan], open: u32, series: u32) -> Ledger {
     }
     while let Some(spec) = ledger.history_due(Slice(open)) {
         ledger.run_history(spec).expect("runs");
+        ledger.clear_rubbish().expect("clears");
     }
     ledger
 }

@@ -202,7 +202,8 @@ pub(crate) fn commit_long(seed: u64, ledger: &mut Ledger, rows: u64) -> Result<(
     let (mut expire, mut spans, mut segment, mut history) = (None, None, None, None);
     let back = |nanos: i64| Slice((i64::from(open) - nanos / SLICE_NANOS).max(0) as u32);
     let mut spec = None;
-    if tiers.is_none() {
+    let clears = ledger.has_rubbish() && id.is_multiple_of(2);
+    if tiers.is_none() && !clears {
         match ledger.expiry_due(back).filter(|_| id.is_multiple_of(2)) {
             Some(ExpiryDue::Drop(expiry)) => spans = Some(expiry),
             Some(ExpiryDue::ToBase(to_base)) => spec = Some(to_base),
@@ -222,7 +223,7 @@ pub(crate) fn commit_long(seed: u64, ledger: &mut Ledger, rows: u64) -> Result<(
                 }
             }
         }
-        if let Some(spec) = spec {
+        if let Some(spec) = spec.filter(|_| !ledger.has_rubbish()) {
             // Some are first steps of jobs that are then abandoned.
             let bytes = if id % 8 == 4 { 1 } else { usize::MAX };
             let mut job = HistoryJob::new(spec).limited(bytes, usize::MAX);
@@ -239,6 +240,7 @@ pub(crate) fn commit_long(seed: u64, ledger: &mut Ledger, rows: u64) -> Result<(
         history: history.as_ref(),
         expire_spans: spans.as_ref(),
         tiers: tiers.as_ref(),
+        clears,
         ..batch
     })
 }
@@ -272,7 +274,7 @@ pub(crate) fn fingerprint(ledger: &mut Ledger) -> Result<String, StoreError> {
         Ok(())
     })?;
     if ledger.history != History::default() {
-        write!(out, "{:?} ", ledger.history).expect("to a string");
+        write!(out, "{:?} {:?} ", ledger.history, ledger.rubbish).expect("to a string");
         ledger.verify_pages()?;
     }
     hash.update(format!("{:?}", ledger.sums()?).as_bytes());

@@ -108,18 +108,20 @@ fn work(size: &Size, ledger: &mut Ledger, open: u32) {
         ledger.fold_slice(slice, usize::MAX).expect("folds");
     }
     let kept_from = Slice(open.saturating_sub(size.day));
+    ledger.clear_rubbish().expect("clears");
     while let Some(spec) = ledger.history_due(kept_from) {
         ledger.run_history(spec).expect("runs");
+        ledger.clear_rubbish().expect("clears");
     }
     let back = |nanos: i64| Slice((i64::from(open) - nanos / size.slice_nanos()).max(0) as u32);
-    while let Some(due) = ledger.expiry_due(back) {
-        match due {
-            ExpiryDue::ToBase(spec) => ledger.run_history(spec).expect("runs"),
-            ExpiryDue::Drop(expiry) => {
-                let id = CommitId(ledger.last_commit().0 + 1);
-                let batch = CommitBatch::new(id, Timestamp(0), Timestamp(0));
-                ledger.commit(&CommitBatch { expire_spans: Some(&expiry), ..batch }).expect("commits");
+    loop {
+        ledger.clear_rubbish().expect("clears");
+        match ledger.expiry_due(back) {
+            Some(ExpiryDue::ToBase(spec)) => ledger.run_history(spec).expect("runs"),
+            Some(ExpiryDue::Drop(expiry)) => {
+                ledger.commit(&CommitBatch { expire_spans: Some(&expiry), ..ledger.next_batch() }).expect("commits");
             }
+            None => return,
         }
     }
 }
