@@ -328,8 +328,9 @@ impl World {
             60..88 => {
                 if self.job.is_none() && !self.ledger.has_rubbish() {
                     let until = self.kept_from();
-                    let is_many = |span: &&(&(u32, u32), &crate::store::tier::TierSpan)| span.1.generations.len() > 1;
-                    let many: Vec<_> = self.ledger.history.spans.iter().filter(is_many).map(|(key, _)| *key).collect();
+                    let spans = self.ledger.history.spans.iter();
+                    let many: Vec<_> =
+                        spans.filter(|(_, span)| span.generations.len() > 1).map(|(key, _)| *key).collect();
                     if self.rng.below(4) == 0 && !many.is_empty() {
                         let (resolution, start) = many[self.rng.below(many.len() as u64) as usize];
                         let all = self.rng.below(2) == 0;
