@@ -77,7 +77,8 @@ pub(super) async fn export(State(desk): State<Desk>, request: Request) -> Result
             Err(_) => Err(std::io::Error::other("the export failed")),
         }
     };
-    let body = Body::from_stream(Pieces { work: Some(Box::pin(work)), next: Some(next(pieces)), is_gone });
+    let body =
+        Body::from_stream(Pieces { work: Some(Box::pin(work)), next: Some(next(pieces)), failure: None, is_gone });
     let mut answer = body.into_response();
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -102,6 +103,8 @@ struct Pieces {
     work: Option<Work>,
     /// `None` once all pieces are taken.
     next: Option<Next>,
+    /// Said after the last piece.
+    failure: Option<std::io::Error>,
     is_gone: Arc<AtomicBool>,
 }
 
@@ -114,11 +117,7 @@ impl Stream for Pieces {
             && let Poll::Ready(outcome) = work.as_mut().poll(context)
         {
             self.work = None;
-            if let Err(problem) = outcome {
-                tracing::warn!(%problem, "an export broke off");
-                self.next = None;
-                return Poll::Ready(Some(Err(problem)));
-            }
+            self.failure = outcome.err();
         }
         if let Some(waiting) = &mut self.next {
             let (pieces, piece) = ready!(waiting.as_mut().poll(context));
@@ -128,7 +127,14 @@ impl Stream for Pieces {
             }
         }
         // The last piece is no end before it is known how the work ended.
-        if self.work.is_some() { Poll::Pending } else { Poll::Ready(None) }
+        match self.failure.take() {
+            _ if self.work.is_some() => Poll::Pending,
+            Some(problem) => {
+                tracing::warn!(%problem, "an export broke off");
+                Poll::Ready(Some(Err(problem)))
+            }
+            None => Poll::Ready(None),
+        }
     }
 }
 
