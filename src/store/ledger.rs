@@ -25,7 +25,7 @@ use std::sync::{Arc, PoisonError};
 pub struct Ledger {
     pub(super) disk: Disk,
     /// What it must be; `None` takes what the file says.
-    slice_nanos: Option<i64>,
+    pub(super) slice_nanos: Option<i64>,
     /// Shared with readers of other threads; they hold the lock for as long as one read takes.
     db: SharedDatabase,
     is_broken: Cell<bool>,
