@@ -74,7 +74,7 @@ pub(super) struct PageRow {
     pub(super) bytes: Vec<u8>,
 }
 
-/// What one commit writes for a [`HistoryJob`]. Committing it twice is harmless.
+/// What one commit writes for a job of the history. Committing it twice is harmless.
 #[derive(Debug)]
 pub struct HistoryStep {
     pub(super) spec: Arc<HistorySpec>,
