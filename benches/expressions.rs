@@ -248,8 +248,8 @@ fn evaluator() {
     let data = Cached { memory, selections: RefCell::default() };
     let to = Slice((T0 / SLICE + 30) as u32);
     let span = Span { from: Slice(to.0 - 30), to };
-    let windows = [span.from.0..span.to.0];
-    let extent = Extent { span, windows: &windows, edges: None };
+    let window = span.from.0..span.to.0;
+    let extent = Extent { span, windows: std::slice::from_ref(&window), edges: None };
     let need = Need { totals: false, rows: true, cells: false };
     let table = Table::new(&[("evaluator alone", 58), ("ms", 14), ("answers", 9)]);
     timed(&table, "reading without it", || {

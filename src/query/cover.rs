@@ -176,6 +176,7 @@ pub fn joined(mut windows: Vec<Range<u32>>) -> Vec<Range<u32>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -7,7 +7,6 @@
 use super::Limits;
 use super::data::Data;
 use super::eval::{Budget, Context, EvalError};
-use super::over::TimedValue;
 use super::plan::Selector;
 use super::produce::each_points;
 use super::select::{Part, targets};
@@ -85,6 +84,9 @@ pub fn names(data: &dyn Data, selectors: &[Selector]) -> Vec<Name> {
     found.into_values().collect()
 }
 
+/// Called with the labels of each series and its points: (nanoseconds, value), ascending.
+pub type Visit<'v> = dyn FnMut(&Labels, &[(i64, f64)]) -> Result<(), EvalError> + 'v;
+
 /// Visits every series of a name that any of the selectors means, with its points after `start` up to `end`: (nanoseconds,
 /// value), ascending. One that several selectors mean is visited several times.
 ///
@@ -96,7 +98,7 @@ pub fn points(
     name: &Name,
     (start, end): (Timestamp, Timestamp),
     is_over: &dyn Fn() -> bool,
-    visit: &mut dyn FnMut(&Labels, &[TimedValue]) -> Result<(), EvalError>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), EvalError> {
     // One series is in memory at a time, so that nothing but time bounds how many there may be.
     let limits = Limits { series: usize::MAX, samples: usize::MAX, steps: 1 };

@@ -228,7 +228,7 @@ impl Looked {
             edges
         });
         // A total at an edge is told from all that came after it.
-        let runs = if need.totals { vec![span.from.0..span.to.0] } else { runs };
+        let runs = if need.totals { std::iter::once(span.from.0..span.to.0).collect() } else { runs };
         Looked { span, windows: joined(runs), edges, need }
     }
 

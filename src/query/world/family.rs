@@ -109,8 +109,12 @@ impl Family {
         let span = extent.span;
         let runs = if need.rows { history.cover(extent.windows, extent.edges) } else { Vec::new() };
         // What came after the span is needed as a sum only.
-        let after = [span.to.0..history.end()];
-        let later = if need.totals && span.to.0 < after[0].end { history.cover(&after, Some(&[])) } else { Vec::new() };
+        let after = span.to.0..history.end();
+        let later = if need.totals && span.to.0 < after.end {
+            history.cover(std::slice::from_ref(&after), Some(&[]))
+        } else {
+            Vec::new()
+        };
         if !history.has_pages(&runs) && !history.has_pages(&later) {
             return self.read_batch(from, ids, 0, &runs, &mut |_| None, extent, need, visit);
         }

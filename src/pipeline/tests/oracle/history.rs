@@ -60,7 +60,7 @@ fn held(world: &mut World) -> Vec<Tier> {
         resolution: info.resolution,
         from: info.from.0,
         until: info.until.0,
-        lacks: if at == 0 { Vec::new() } else { vec![0..u32::MAX] },
+        lacks: (at > 0).then_some(0..u32::MAX).into_iter().collect(),
     };
     infos.iter().enumerate().map(tier).collect()
 }
