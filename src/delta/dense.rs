@@ -164,7 +164,7 @@ impl HotPool {
 
     /// Forgets all blocks at once and keeps the memory, but not more than twice of what was used lately.
     pub(super) fn reset(&mut self) {
-        self.recent = (self.used as usize * 2).div_ceil(BLOCKS).max(self.recent - self.recent.div_ceil(16));
+        self.recent = (self.used as usize * 2).div_ceil(BLOCKS).max(self.recent - self.recent.div_ceil(4));
         self.blocks.truncate(self.recent);
         self.used = 0;
     }

@@ -97,7 +97,7 @@ pub(super) struct Chunk(pub(super) [i16; CHUNK_CELLS as usize]);
 pub(super) struct ChunkPool {
     blocks: Vec<Block>,
     used: u32,
-    /// Blocks that recent ticks needed: falls by a sixteenth a tick, so that a short tick between two long ones does not
+    /// Blocks that recent ticks needed: falls by a quarter a tick, so that a short tick between two long ones does not
     /// give back what the kernel must clear again (9 % of the CPU of a pipeline at 100,000 series).
     recent: usize,
     free: Vec<u32>,
@@ -171,7 +171,7 @@ impl ChunkPool {
     /// Forgets all chunks at once and keeps the memory, but not more than twice of what was used lately.
     pub(super) fn reset(&mut self) {
         let needed = (self.used as usize * 2).div_ceil(BLOCK_CHUNKS as usize);
-        self.recent = needed.max(self.recent - self.recent.div_ceil(16));
+        self.recent = needed.max(self.recent - self.recent.div_ceil(4));
         self.blocks.truncate(self.recent.max(1));
         self.used = 0;
         self.free.clear();
