@@ -3,6 +3,7 @@
 //!
 //! Expected floor: the rows of one new slice decoded once (100,000 × 10 commits, 20 ns each), 3 M rows visited (10 ns each),
 //! results encoded and decoded (1 µs each). Limit: 20 % of a core, 2 s CPU a slice.
+//! Last answer (7 slices, 2 shared EPYC cores in use): 0.33 s with 7,000 results, 0.69 s with 100,000; 0.14 s without them.
 //!
 //! Method: a server in a process of its own; 29 past slices are filled by lines with times, then every series moves once a
 //! second and one more series appears, so that no list of series stays what it was. CPU of every thread of the server between the middles of slices, so that each span holds one evaluation and one

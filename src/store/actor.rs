@@ -74,6 +74,8 @@ pub struct StoreActor {
     answered_epoch: u64,
     /// Ticks to come that write no step of a job; at least 0.
     rest_ticks: i64,
+    /// Monotonic time from which on history may expire.
+    expires_from: i64,
 }
 
 /// When series that were marked idle may leave: nothing can name their slots any more.
@@ -84,6 +86,11 @@ struct Retiring {
     epochs: Vec<(SourceIndex, u64)>,
 }
 
+/// How long a wall clock must have gone on evenly before history expires by it: one that jumped years ahead, or was wrong
+/// when the machine started, would take everything with it (T3).
+const EXPIRY_TRUST: i64 = 3_600_000_000_000;
+/// A start so long behind the last commit is taken for such a jump.
+const DOWN_MAX: i64 = 86_400_000_000_000;
 /// The wall clock may part from the monotonic one by this much before it counts as a step (T3).
 const CLOCK_STEP: i64 = 5_000_000_000;
 
@@ -133,7 +140,12 @@ impl StoreActor {
             stop_by: i64::MAX,
             answered_epoch: 0,
             rest_ticks: 0,
+            expires_from: i64::MIN,
         };
+        let committed = actor.store.ledger().commit_time();
+        if committed.0 > 0 && wall.0.saturating_sub(committed.0) > DOWN_MAX {
+            actor.expires_from = now.saturating_add(EXPIRY_TRUST);
+        }
         actor.schedule(wall, now);
         {
             let mut status = actor.handle.lock();
@@ -389,6 +401,7 @@ impl StoreActor {
 
     fn commit(&mut self, wall: Timestamp) {
         let began = self.clock.monotonic();
+        self.store.allow_expiry(began >= self.expires_from);
         self.store.allow_steps(self.rest_ticks == 0);
         self.rest_ticks = (self.rest_ticks - 1).max(0);
         loop {
@@ -510,6 +523,7 @@ impl StoreActor {
             tracing::warn!(seconds = (offset - self.clock_offset) as f64 / 1e9, "the wall clock stepped");
             self.handle.lock().clock_steps += 1;
             self.clock_offset = offset;
+            self.expires_from = now.saturating_add(EXPIRY_TRUST);
             self.schedule(wall, now);
         }
     }

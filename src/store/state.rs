@@ -121,6 +121,8 @@ pub struct Store {
     /// Segments, pages, roll-ups.
     work: Work,
     may_step: bool,
+    /// Spans may go because their time is over.
+    may_expire: bool,
     shedding: Shedding,
     /// The last commit wrote a step.
     has_stepped: bool,
@@ -228,6 +230,7 @@ impl Store {
             leaving: Vec::new(),
             work: Work::default(),
             may_step: true,
+            may_expire: true,
             shedding: Shedding::default(),
             has_stepped: false,
             mark: 0,

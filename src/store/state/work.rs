@@ -161,6 +161,11 @@ impl Store {
         self.may_step = may_step;
     }
 
+    /// Whether spans may go because their time is over: not while the wall clock is in doubt (T3).
+    pub(in crate::store) fn allow_expiry(&mut self, may_expire: bool) {
+        self.may_expire = may_expire;
+    }
+
     /// What the next commit does besides: the tiers as the pipeline file has them, then expiry, then a step of the job that
     /// runs, or the first of the one that is due.
     pub(super) fn chores(&mut self, time: Timestamp, watermark: Timestamp) -> Result<Chores, StoreError> {
@@ -181,7 +186,8 @@ impl Store {
             let back = |nanos: i64| width.slice_of(now.plus_nanos(-nanos));
             let shed = self.shed_due(kept_from)?;
             chores.is_shed = shed.is_some();
-            match shed.or_else(|| self.ledger.expiry_due(back).map(Shed::Spans)) {
+            let due = || self.ledger.expiry_due(back).filter(|_| self.may_expire);
+            match shed.or_else(|| due().map(Shed::Spans)) {
                 Some(Shed::Spans(ExpiryDue::Drop(expiry))) => {
                     chores.expire_spans = Some(expiry);
                     return Ok(chores);

@@ -179,3 +179,34 @@ fn h1_s2_a_series_that_left_memory_is_found_in_every_tier() {
     }
     assert!(answer(&worlds, "hits_total{k=\"left\"}", now).is_empty(), "it is not there any more");
 }
+
+#[test]
+fn t3_a_wall_clock_that_jumps_ahead_takes_no_history_with_it() {
+    let mut world = live(Setup { shards: 1, tiers: &TIERS, keep: HOUR / 2, ..Setup::default() });
+    for _ in 0..4 * 12 {
+        world.clock.advance(5 * 60 * SECOND);
+        work(&mut world, 3);
+    }
+    work(&mut world, 50);
+    let spans = |world: &mut World| -> Vec<u64> {
+        world.process().actor.store().ledger().tier_sizes().iter().map(|tier| tier.spans).collect()
+    };
+    let before = spans(&mut world);
+    assert!(before[0] > 0 && before[1] > 0, "{before:?}");
+    let now = world.now();
+    world.clock.step_wall(Timestamp(now.0 + 5_000 * HOUR));
+    work(&mut world, 200);
+    let after = spans(&mut world);
+    assert!(after[0] >= before[0] && after[1] >= before[1], "{before:?} {after:?}");
+    // Back again, nothing is missing; and a clock that goes on from there for an hour is believed.
+    let now = world.now();
+    world.clock.step_wall(Timestamp(now.0 - 5_000 * HOUR));
+    work(&mut world, 20);
+    assert!(spans(&mut world)[0] >= before[0]);
+    let now = world.now();
+    world.clock.step_wall(Timestamp(now.0 + 5_000 * HOUR));
+    work(&mut world, 20);
+    world.clock.advance(HOUR);
+    work(&mut world, 200);
+    assert_eq!(spans(&mut world)[..2], [0, 0], "their time is over");
+}
