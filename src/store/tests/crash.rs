@@ -193,6 +193,7 @@ fn power_loss(next: Next, commits: u64, wanted: u64) {
             pending.push(op);
         }
     }
+    println!("{images} images of the disk");
     assert!(images >= wanted / 2 && newest + 2 > commits, "{images} images, newest {newest}");
 }
 

@@ -399,7 +399,7 @@ impl World {
 }
 
 fn operations() -> u64 {
-    std::env::var("HYDROGRAPH_MODEL_OPERATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
+    std::env::var("HYDROGRAPH_MODEL_OPERATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
 }
 
 #[test]
