@@ -28,6 +28,7 @@ fn only_the_verbs_of_this_version_are_listed() {
             "tap",
             "query",
             "export",
+            "store",
             "generate",
             "healthcheck",
             "completions",

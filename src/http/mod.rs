@@ -18,6 +18,7 @@ mod connection;
 mod doors;
 mod export;
 mod ingest;
+mod laws;
 mod metrics;
 mod page;
 mod prometheus;
