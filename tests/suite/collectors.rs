@@ -35,7 +35,10 @@ fn values_go_to_the_metrics_that_name_them_else_under_their_own_names() {
         pid = pid.display(),
     );
     let server = pipeline.start(&home);
-    let first = server.scrape_until("the values of the process", |s| s.value("worker_cpu_percent", &[]).is_some());
+    // Two sources, each with its own second.
+    let first = server.scrape_until("the values of the process", |s| {
+        s.value("worker_cpu_percent", &[]).is_some() && s.value("llm_memory_bytes", &[]).is_some()
+    });
     for name in ["worker_memory_bytes", "llm_memory_bytes"] {
         assert!(first.value(name, &[]).is_some_and(|bytes| bytes > 1e5), "{name}");
     }
