@@ -20,6 +20,9 @@ use std::collections::{BinaryHeap, VecDeque};
 const ROW_BYTES: usize = (62 << 10) - 256;
 /// A step ends early when it has produced this much, whatever the number of rows.
 const STEP_BYTES: usize = 8 << 20;
+/// Slices, and bytes of their parts, that one commit makes segments of without a worker.
+const SMALL_SLICES: usize = 8;
+const SMALL_BYTES: u64 = 256 << 10;
 /// Log rows beyond which a slice that still gets late rows is folded nevertheless.
 const LATE_ROWS_MAX: u64 = 512;
 
@@ -117,13 +120,39 @@ impl Ledger {
     /// The oldest slice before `open` whose log should be folded now: it has log rows that all totals have
     /// seen, and has been quiet since (or has very many).
     pub fn segment_candidate(&self, open: Slice) -> Option<Slice> {
+        self.segment_candidates(open).next().map(|(slice, _)| slice)
+    }
+
+    fn segment_candidates(&self, open: Slice) -> impl Iterator<Item = (Slice, &Span)> {
         let through = self.totals_through().0;
-        let is_due = |span: &Span| {
+        let is_due = move |span: &Span| {
             span.log.rows > 0 && (span.newest <= through || (span.log.rows > LATE_ROWS_MAX && span.through < through))
         };
-        let is_free = |slice: u32| !self.is_rubbish(slice);
-        let mut due = self.spans.range(..open.0).filter(|(slice, span)| is_due(span) && is_free(**slice));
-        due.next().map(|(slice, _)| Slice(*slice))
+        let due = self.spans.range(..open.0).filter(move |(slice, span)| is_due(span) && !self.is_rubbish(**slice));
+        due.map(|(slice, span)| (Slice(*slice), span))
+    }
+
+    /// Whole segments of the oldest slices whose logs should be folded now, as long as they are short: a worker would make one
+    /// in two commits, and slices may be as short as a commit.
+    ///
+    /// # Errors
+    /// I/O, or a corrupt row.
+    pub(super) fn small_segments(&self, open: Slice) -> Result<Vec<SegmentStep>, StoreError> {
+        let mut left = SMALL_BYTES;
+        let mut steps = Vec::new();
+        for (slice, span) in self.segment_candidates(open).take(SMALL_SLICES) {
+            let bytes = span.log.bytes + span.segments.bytes;
+            if bytes > left {
+                break;
+            }
+            left -= bytes;
+            let step = self.segment_step(&mut self.segment_job(slice), usize::MAX)?;
+            if !step.is_last() {
+                break;
+            }
+            steps.push(step);
+        }
+        Ok(steps)
     }
 
     /// Begins to fold a slice: all its log rows up to [`totals_through`](Ledger::totals_through), and the

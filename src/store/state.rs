@@ -569,6 +569,7 @@ impl Store {
         batch.totals = &totals;
         (batch.expire, batch.expire_spans) = (chores.expire.as_ref(), chores.expire_spans.as_ref());
         (batch.tiers, batch.clears) = (chores.tiers.as_ref(), chores.clears);
+        batch.segments = &chores.segments;
         match self.work.front().filter(|_| chores.has_step) {
             Some(Step::Segment(step)) => batch.segment = Some(step),
             Some(Step::History(step)) => batch.history = Some(step),
@@ -576,7 +577,7 @@ impl Store {
         }
         self.ledger.commit(&batch)?;
         self.totals_due.clear();
-        self.has_stepped = chores.has_step || chores.clears;
+        self.has_stepped = chores.has_step || chores.clears || !chores.segments.is_empty();
         if chores.has_step {
             self.work.landed();
         }

@@ -47,6 +47,8 @@ pub struct CommitBatch<'a> {
     pub recent: &'a [(Vec<u8>, Option<Vec<u8>>)],
     /// A step of a segment; from [`Ledger::segment_step`].
     pub segment: Option<&'a SegmentStep>,
+    /// Whole segments of short slices, from [`Ledger::small_segments`]; in no commit of a step of a job.
+    pub segments: &'a [SegmentStep],
     /// Slices to drop; from [`Ledger::expire_step`].
     pub expire: Option<&'a ExpireStep>,
     /// A step of a job of the history.
@@ -74,6 +76,7 @@ impl CommitBatch<'_> {
             pairs: &[],
             recent: &[],
             segment: None,
+            segments: &[],
             expire: None,
             history: None,
             expire_spans: None,
@@ -122,7 +125,9 @@ impl Ledger {
         if let Some(step) = batch.expire {
             assert_eq!(step.prepared_at, self.meta.last_commit, "an expiry is committed at once or prepared anew");
         }
-        if let Some(step) = batch.segment {
+        let has_job = batch.segment.is_some() || batch.history.is_some();
+        assert!(batch.segments.is_empty() || !has_job, "a job reads segments that must stay as they are");
+        for step in batch.segment.into_iter().chain(batch.segments) {
             let expires = batch.expire.is_some_and(|expire| expire.slices.contains(&step.slice));
             assert!(self.is_current_segment(step) && !expires, "an expired slice has no job");
         }
@@ -175,7 +180,7 @@ impl Ledger {
     fn write(&self, txn: &WriteTransaction, batch: &CommitBatch<'_>, change: &mut Change) -> Result<(), Fault> {
         write_series(txn, batch.new_series, change)?;
         self.write_log(txn, batch, change)?;
-        if let Some(step) = batch.segment {
+        for step in batch.segment.into_iter().chain(batch.segments) {
             self.write_segment(txn, step, change)?;
         }
         if let Some(step) = batch.expire {

@@ -8,6 +8,7 @@ use super::super::due::{ExpiryDue, TierExpiry};
 use super::super::error::StoreError;
 use super::super::job::{HistoryJob, Purpose};
 use super::super::ledger::Ledger;
+use super::super::segment::SegmentStep;
 use super::super::tier::{TierChange, span_end};
 use super::super::worker::{Job, Step, WorkerHandle};
 use super::{Store, Timestamp};
@@ -126,6 +127,8 @@ pub(super) struct Chores {
     pub(super) clears: bool,
     /// A step of [`Work`].
     pub(super) has_step: bool,
+    /// Whole segments of short slices.
+    pub(super) segments: Vec<SegmentStep>,
     /// What goes only because of `max_size`.
     pub(super) is_shed: bool,
 }
@@ -204,20 +207,37 @@ impl Store {
                     if chores.expire.is_some() {
                         return Ok(chores);
                     }
-                    self.begin_due(kept_from, width.slice_of(watermark));
+                    chores.segments = self.begin_due(kept_from, width.slice_of(watermark))?;
                 }
             }
         }
-        chores.has_step = self.work.prepare(&self.ledger, kept_from)?;
+        if chores.segments.is_empty() {
+            chores.has_step = self.work.prepare(&self.ledger, kept_from)?;
+        }
         Ok(chores)
     }
 
-    fn begin_due(&mut self, kept_from: Slice, open: Slice) {
-        if let Some(slice) = self.ledger.segment_candidate(open) {
-            self.work.begin(Job::Segment(self.ledger.segment_job(slice)));
-        } else if let Some(spec) = self.ledger.history_due(kept_from.min(open)) {
+    /// Begins the job that is due, or makes segments at once where slices are short. In turn, so that neither segments nor
+    /// pages wait for ever where slices are as short as commits.
+    fn begin_due(&mut self, kept_from: Slice, open: Slice) -> Result<Vec<SegmentStep>, StoreError> {
+        let until = kept_from.min(open);
+        let has_turn = self.ledger.last_commit().0.is_multiple_of(2);
+        let mut history = if has_turn { self.ledger.history_due(until) } else { None };
+        if history.is_none() {
+            let segments = self.ledger.small_segments(open)?;
+            if !segments.is_empty() {
+                return Ok(segments);
+            }
+            if let Some(slice) = self.ledger.segment_candidate(open) {
+                self.work.begin(Job::Segment(self.ledger.segment_job(slice)));
+                return Ok(Vec::new());
+            }
+            history = if has_turn { None } else { self.ledger.history_due(until) };
+        }
+        if let Some(spec) = history {
             self.work.begin(Job::History(Box::new(HistoryJob::new(spec))));
         }
+        Ok(Vec::new())
     }
 }
 

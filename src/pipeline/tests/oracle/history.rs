@@ -210,3 +210,20 @@ fn t3_a_wall_clock_that_jumps_ahead_takes_no_history_with_it() {
     work(&mut world, 200);
     assert_eq!(spans(&mut world)[..2], [0, 0], "their time is over");
 }
+
+#[test]
+fn h1_slices_as_short_as_a_commit_become_segments_and_pages() {
+    let mut world = live(Setup { shards: 1, tiers: &TIERS, keep: HOUR / 2, ..Setup::default() });
+    for _ in 0..3 * 360 {
+        let now = world.now();
+        world.process().lines(0, "hits:1|c\n", now);
+        world.clock.advance(SLICE_NANOS);
+        world.turn_all();
+    }
+    let process = world.process();
+    let ledger = process.actor.store().ledger();
+    let waiting = ledger.slices().filter(|slice| slice.log_rows > 0).count();
+    assert!(waiting < 20, "{waiting} slices wait in the log");
+    assert!(ledger.tier_sizes().iter().all(|tier| tier.spans > 0), "{:?}", ledger.tier_sizes());
+    assert_eq!(process.sum("hits_total", &[]), 3 * 360);
+}
