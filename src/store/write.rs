@@ -47,7 +47,7 @@ pub struct CommitBatch<'a> {
     pub recent: &'a [(Vec<u8>, Option<Vec<u8>>)],
     /// A step of a segment; from [`Ledger::segment_step`].
     pub segment: Option<&'a SegmentStep>,
-    /// Whole segments of short slices, from [`Ledger::small_segments`]; in no commit of a step of a job.
+    /// Whole segments of short slices, made at once; in no commit of a step of a job.
     pub segments: &'a [SegmentStep],
     /// Slices to drop; from [`Ledger::expire_step`].
     pub expire: Option<&'a ExpireStep>,
